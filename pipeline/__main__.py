@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `heatreel`."""
+
+from pipeline.cli import main
+
+main()

@@ -1,0 +1,144 @@
+"""The configuration of a run: a YAML file, then the command line's options, parsed once into frozen objects.
+
+Every stage owns its section (`stages.decode.DecodeConfig` and so on); the machinery's are in `pipeline/sections.py`.
+A key that does not exist is a ConfigError that names the nearest one.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from pipeline.sections import EngineConfig, ModelConfig
+from stages.aggregate import AggregateConfig
+from stages.base import Settings
+from stages.decode import DecodeConfig
+from stages.errors import ConfigError
+from stages.perturb import PerturbConfig
+from stages.refine import RefineConfig
+from stages.render import RenderConfig
+from stages.score import ScoreConfig
+
+__all__ = ["Config", "EngineConfig", "ModelConfig", "load_config", "make_config"]
+
+# Keys that change how fast or how pretty, never a number: a run may be resumed with other values.
+NOT_IN_FINGERPRINT = {"engine", "render"}
+
+
+class Config(Settings):
+    """Everything a run depends on besides its inputs."""
+
+    model: ModelConfig = ModelConfig()
+    target: str = Field(default="top1", description="a class name, an index, top1, second or top3")
+    budget: int = Field(default=256, ge=4, description="evaluations of the box for each clip")
+    seed: int = Field(default=0, ge=0, description="every random choice derives from this, the clip and the round")
+    decode: DecodeConfig = DecodeConfig()
+    perturb: PerturbConfig = PerturbConfig()
+    score: ScoreConfig = ScoreConfig()
+    refine: RefineConfig = RefineConfig()
+    aggregate: AggregateConfig = AggregateConfig()
+    render: RenderConfig = RenderConfig()
+    engine: EngineConfig = EngineConfig()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that can change a number of the result."""
+        content = self.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load_config(
+    path: Path | None = None, *, options: Mapping[str, object] | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """The configuration from a YAML file, then dotted options (`{"refine.method": "rise"}`), then `a.b=c`.
+
+    Raises ConfigError for a file that is not there or is not YAML, an unknown key or a value that does not fit.
+    """
+    values: dict[str, Any] = {} if path is None else _read_yaml(path)
+    for key, value in (options or {}).items():
+        _assign(values, key, value)
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {text}", "is not of the form key=value", "write for example --set budget=64")
+        try:
+            _assign(values, key.strip(), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {text}", "the value is not YAML", "quote it: --set 'key=\"value\"'") from None
+    return make_config(values)
+
+
+def make_config(values: Mapping[str, Any]) -> Config:
+    """Validate nested values; a mistake becomes one ConfigError about its first key."""
+    _check_keys(values, Config, ())
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "config"
+        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        remedy = "see configs/default.yaml for what it takes"
+        raise ConfigError(key, first["msg"].removeprefix("Value error, ") + given, remedy) from None
+
+
+def dotted_keys(model: type[BaseModel] = Config, prefix: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every key of the configuration, sections included, such as `engine` and `engine.kind`."""
+    for name, field in model.model_fields.items():
+        yield ".".join((*prefix, name))
+        if section := _section(field.annotation):
+            yield from dotted_keys(section, (*prefix, name))
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _check_keys(values: Mapping[str, Any], model: type[BaseModel], prefix: tuple[str, ...]) -> None:
+    for name, value in values.items():
+        key = ".".join((*prefix, str(name)))
+        if name not in model.model_fields:
+            raise ConfigError(key, "there is no such setting", _nearest(key, dotted_keys()))
+        section = _section(model.model_fields[name].annotation)
+        if section and isinstance(value, Mapping):
+            _check_keys(value, section, (*prefix, name))
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    """The remedy for an unknown key: the same last word in another section, else the most similar whole key."""
+    candidates = list(known)
+    last_words = {candidate.rpartition(".")[2]: candidate for candidate in reversed(candidates)}
+    near = get_close_matches(key, candidates, n=1, cutoff=0.75)
+    if not near:
+        near = [last_words[word] for word in get_close_matches(key.rpartition(".")[2], last_words, n=1, cutoff=0.6)]
+    near = near or get_close_matches(key, candidates, n=1, cutoff=0.0)
+    return f"did you mean {near[0]}?" if near else "see configs/default.yaml"
+
+
+def _assign(values: dict[str, Any], key: str, value: object) -> None:
+    *sections, last = key.split(".")
+    for name in sections:
+        inner = values.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(key, f"{name} is a value, not a section", _nearest(key, dotted_keys()))
+        values = inner
+    values[last] = value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read ({error.strerror})", "give the path of a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise ConfigError(str(path), f"is not YAML{line}", "compare it with configs/default.yaml") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(str(path), "holds no settings", "write key: value lines as in configs/default.yaml")
+    return content

@@ -1,0 +1,80 @@
+"""The sections of the configuration that belong to the machinery; each stage's section lives with its stage."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from stages.base import Resources, Settings
+
+EngineKind = Literal["auto", "local", "ray"]
+
+GIB = 1024**3
+
+
+class ModelConfig(Settings):
+    """Which black box is explained (DESIGN.md, section 4)."""
+
+    name: str = Field(
+        default="demo", description="demo, torchvision:NAME, pytorchvideo:NAME, python:FILE_OR_MODULE:FACTORY"
+    )
+    weights: str | None = Field(
+        default=None, description="a local file, or the name of published weights; null: the box's own"
+    )
+    spec_file: str | None = Field(
+        default=None, description="YAML with the box's spec; null: the one shipped for the model"
+    )
+    labels_file: str | None = Field(default=None, description="class names, one a line; null: those of the spec")
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the box's constructor")
+
+
+class WorkerResources(Settings):
+    """What one Ray worker of a stage occupies."""
+
+    num_cpus: float = Field(default=1.0, ge=0)
+    num_gpus: float | None = Field(
+        default=None, ge=0, description="null: one for a scorer where there are GPUs, else none"
+    )
+    custom: dict[str, float] = Field(default_factory=dict, description="Ray resource labels, such as {a100: 1}")
+
+    def resolve(self, default_gpus: float = 0.0) -> Resources:
+        """The resources with the open number of GPUs filled in."""
+        gpus = default_gpus if self.num_gpus is None else self.num_gpus
+        return Resources(num_cpus=self.num_cpus, num_gpus=gpus, custom=dict(self.custom))
+
+
+class StageResources(Settings):
+    """Resources of one worker, by stage."""
+
+    decode: WorkerResources = WorkerResources()
+    score: WorkerResources = WorkerResources()
+    refine: WorkerResources = WorkerResources()
+    sink: WorkerResources = WorkerResources(num_cpus=0.5)
+
+
+class EngineConfig(Settings):
+    """How the work is carried out. Nothing in this section changes a map."""
+
+    kind: EngineKind = Field(default="auto", description="auto: ray for more than a minute of video or with an address")
+    address: str | None = Field(default=None, description="a Ray cluster to join: auto, or ray://HOST:PORT")
+    device: str = Field(default="auto", description="of the scorers: auto, cpu, cuda, cuda:1")
+    num_decoders: int | None = Field(default=None, ge=1, description="null: from the machine or the cluster")
+    num_scorers: int | None = Field(default=None, ge=1, description="null: one per GPU, or one on a machine without")
+    num_refiners: int | None = Field(default=None, ge=1, description="null: from the machine or the cluster")
+    num_sinks: int | None = Field(default=None, ge=1, description="writers of films and tables; null: from the machine")
+    resources: StageResources = StageResources()
+    window_clips: int | None = Field(default=None, ge=1, description="clips in flight; null: measured while running")
+    window_bytes: int = Field(default=1 * GIB, ge=1, description="bytes of decoded clips in flight")
+    videos_in_flight: int = Field(default=4, ge=1, description="videos that are read at the same time")
+    queued_batches: int = Field(default=2, ge=1, description="scoring batches queued or running on each scorer")
+    batch_deadline_s: float = Field(default=2.0, gt=0, description="longest wait of a round for a full batch")
+    score_timeout_s: float = Field(
+        default=600.0, gt=0, description="a batch that takes longer is taken from its scorer"
+    )
+    retries: int = Field(default=2, ge=0, description="further attempts after an error of a worker or of the box")
+    backoff_s: float = Field(
+        default=0.5, ge=0, description="wait before the first retry; doubles with each further one"
+    )
+    max_failures: int | None = Field(
+        default=None, ge=0, description="more failed inputs than this end the run; null: any"
+    )
+    auto_ray_s: float = Field(default=60.0, ge=0, description="kind auto: seconds of video above which Ray is started")

@@ -4,8 +4,6 @@ Every stage owns its section (`stages.decode.DecodeConfig` and so on); the machi
 A key that does not exist is a ConfigError that names the nearest one.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,8 +24,14 @@ from stages.score import ScoreConfig
 
 __all__ = ["Config", "EngineConfig", "ModelConfig", "load_config", "make_config"]
 
-# Keys that change how fast or how pretty, never a number: a run may be resumed with other values.
-NOT_IN_FINGERPRINT = {"engine", "render"}
+# Short names of the settings that are used most, in files, in --set and as options of the command line.
+SHORT_KEYS = {
+    "budget": "perturb.budget",
+    "seed": "perturb.seed",
+    "method": "refine.method",
+    "substrate": "score.substrate",
+    "device": "score.device",
+}
 
 
 class Config(Settings):
@@ -35,8 +39,6 @@ class Config(Settings):
 
     model: ModelConfig = ModelConfig()
     target: str = Field(default="top1", description="a class name, an index, top1, second or top3")
-    budget: int = Field(default=256, ge=4, description="evaluations of the box for each clip")
-    seed: int = Field(default=0, ge=0, description="every random choice derives from this, the clip and the round")
     decode: DecodeConfig = DecodeConfig()
     perturb: PerturbConfig = PerturbConfig()
     score: ScoreConfig = ScoreConfig()
@@ -45,10 +47,15 @@ class Config(Settings):
     render: RenderConfig = RenderConfig()
     engine: EngineConfig = EngineConfig()
 
-    def fingerprint(self) -> str:
-        """SHA-256 over everything that can change a number of the result."""
-        content = self.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    @property
+    def budget(self) -> int:
+        """Evaluations of the box for each clip."""
+        return self.perturb.budget
+
+    @property
+    def seed(self) -> int:
+        """Every random choice derives from this, the clip and the round."""
+        return self.perturb.seed
 
 
 def load_config(
@@ -58,7 +65,9 @@ def load_config(
 
     Raises ConfigError for a file that is not there or is not YAML, an unknown key or a value that does not fit.
     """
-    values: dict[str, Any] = {} if path is None else _read_yaml(path)
+    values: dict[str, Any] = {}
+    for key, value in ({} if path is None else _read_yaml(path)).items():
+        _assign(values, key, value)
     for key, value in (options or {}).items():
         _assign(values, key, value)
     for text in overrides:
@@ -101,7 +110,7 @@ def _check_keys(values: Mapping[str, Any], model: type[BaseModel], prefix: tuple
     for name, value in values.items():
         key = ".".join((*prefix, str(name)))
         if name not in model.model_fields:
-            raise ConfigError(key, "there is no such setting", _nearest(key, dotted_keys()))
+            raise ConfigError(key, "there is no such setting", _nearest(key, (*dotted_keys(), *SHORT_KEYS)))
         section = _section(model.model_fields[name].annotation)
         if section and isinstance(value, Mapping):
             _check_keys(value, section, (*prefix, name))
@@ -119,12 +128,15 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 
 def _assign(values: dict[str, Any], key: str, value: object) -> None:
-    *sections, last = key.split(".")
+    """Set a dotted key; sections that exist already are merged with a section given as a value."""
+    *sections, last = SHORT_KEYS.get(key, key).split(".")
     for name in sections:
         inner = values.setdefault(name, {})
         if not isinstance(inner, dict):
             raise ConfigError(key, f"{name} is a value, not a section", _nearest(key, dotted_keys()))
         values = inner
+    if isinstance(value, dict) and isinstance(values.get(last), dict):
+        value = {**values[last], **value}
     values[last] = value
 
 

@@ -56,7 +56,6 @@ class EngineConfig(Settings):
 
     kind: EngineKind = Field(default="auto", description="auto: ray for more than a minute of video or with an address")
     address: str | None = Field(default=None, description="a Ray cluster to join: auto, or ray://HOST:PORT")
-    device: str = Field(default="auto", description="of the scorers: auto, cpu, cuda, cuda:1")
     num_decoders: int | None = Field(default=None, ge=1, description="null: from the machine or the cluster")
     num_scorers: int | None = Field(default=None, ge=1, description="null: one per GPU, or one on a machine without")
     num_refiners: int | None = Field(default=None, ge=1, description="null: from the machine or the cluster")

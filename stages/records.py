@@ -115,6 +115,7 @@ class Clip:
 
     @property
     def info(self) -> "ClipInfo":
+        """The clip without its pixels."""
         return ClipInfo(
             id=self.id,
             shape=self.shape,
@@ -218,6 +219,7 @@ class Evidence:
 
     @property
     def num_evaluations(self) -> int:
+        """Calls of the box so far."""
         return sum(len(masks) for masks in self.masks)
 
 
@@ -314,6 +316,40 @@ class Region:
     z_score: float
     peak: tuple[int, float, float]  # frame, y, x in source pixels
     effect: Effect | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Explanation:
+    """What a run found about one source and one target: the stitched maps of all its frames, its regions, its verdict.
+
+    `mean` and `var` are on the grid of the model's input, units as in SaliencyMap; `fidelity` is that of every clip's
+    log-odds, in order. `provenance`: versions, seeds, fingerprints of model and config, enough to compute it again.
+    """
+
+    source: VideoSource
+    target_idx: int
+    target: str
+    outputs: tuple[str, ...]
+    pts_s: Float64[np.ndarray, " f"]
+    mean: Float32[np.ndarray, "o f gh gw"]
+    var: Float32[np.ndarray, "o f gh gw"]
+    is_seen: Bool[np.ndarray, " f"]
+    is_reliable: Bool[np.ndarray, " f"]
+    geometry: Geometry
+    voxels_per_clip: int
+    regions: tuple[Region, ...]
+    fidelity: tuple[Fidelity, ...]
+    provenance: Mapping[str, object]
+
+    def __post_init__(self) -> None:
+        expect(self.mean.ndim == 4 and self.mean.shape == self.var.shape, "Explanation", "mean and var: O F Gh Gw")
+        expect(self.mean.shape[:2] == (len(self.outputs), len(self.pts_s)), "Explanation", "a map per output and frame")
+
+    @property
+    def verdict(self) -> str:
+        """ "reliable", or "no reliable signal" when that holds for most of the clips."""
+        good = sum(fidelity.is_reliable for fidelity in self.fidelity)
+        return "reliable" if 2 * good > len(self.fidelity) else "no reliable signal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,96 @@
+"""Small records with known content for the tests of the run folder."""
+
+import numpy as np
+
+from stages.records import (
+    BankSpec,
+    ClipId,
+    ClipInfo,
+    Fidelity,
+    FrameMap,
+    Geometry,
+    MaskBatch,
+    SaliencyMap,
+    Scores,
+    VideoSource,
+)
+
+OUTPUTS = ("z_t", "lse_n", "log_odds")
+GEOMETRY = Geometry(source_h_px=48, source_w_px=64, model_h_px=24, model_w_px=32, scale_y=2.0, scale_x=2.0)
+
+
+def clip_info(video_id: str = "v", clip_idx: int = 0, *, length: int = 4) -> ClipInfo:
+    frames = np.arange(clip_idx * length, (clip_idx + 1) * length)
+    return ClipInfo(
+        id=ClipId(video_id, clip_idx),
+        shape=(length, 24, 32),
+        frame_idx=frames,
+        pts_s=frames / 10.0,
+        is_padded=np.zeros(length, bool),
+        covers=(clip_idx * length, (clip_idx + 1) * length),
+        geometry=GEOMETRY,
+        nbytes=length * 3 * 24 * 32,
+    )
+
+
+def bank_round(info: ClipInfo, *, num_masks: int = 6, num_classes: int = 5) -> tuple[MaskBatch, Scores]:
+    ids = np.arange(num_masks)
+    bank = BankSpec(grid=(2, 3, 4), size=num_masks, seed=7)
+    values = np.random.default_rng(info.id.clip_idx).normal(size=(num_masks, num_classes)).astype(np.float32)
+    return (
+        MaskBatch(clip_id=info.id, round_idx=0, ids=ids, bank=bank),
+        Scores(clip_id=info.id, round_idx=0, ids=ids, values=values),
+    )
+
+
+def grid_round(info: ClipInfo, round_idx: int = 1, *, num_classes: int = 5) -> tuple[MaskBatch, Scores]:
+    rng = np.random.default_rng(round_idx)
+    ids = np.arange(6, 9)
+    grids = rng.integers(0, 256, (3, 2, 3, 4), dtype=np.uint8)
+    values = rng.normal(size=(3, num_classes)).astype(np.float32)
+    return (
+        MaskBatch(clip_id=info.id, round_idx=round_idx, ids=ids, grids=grids),
+        Scores(clip_id=info.id, round_idx=round_idx, ids=ids, values=values),
+    )
+
+
+def saliency(info: ClipInfo, *, target_idx: int = 1, is_reliable: bool = True, value: float = 0.01) -> SaliencyMap:
+    """For the target in the upper left, for others in the lower right; every variance tiny."""
+    mean = np.zeros((3, 4, 6, 8), np.float32)
+    mean[0, :, :3, :4] = value
+    mean[0, :, 3:, :4] = -value / 2
+    mean[1, :, 3:, 4:] = value
+    mean[2] = mean[0] - mean[1]
+    fidelity = Fidelity(q2=0.8, coverage=0.9, is_reliable=is_reliable)
+    return SaliencyMap(
+        clip_id=info.id,
+        target_idx=target_idx,
+        method="gp",
+        outputs=OUTPUTS,
+        mean=mean,
+        var=np.full_like(mean, (value / 10) ** 2),
+        fidelity=dict.fromkeys(OUTPUTS, fidelity),
+        reference=np.array([0.0, 2.0, 1.0, 0.0, 0.0], np.float32),
+        replaced=np.zeros(5, np.float32),
+        num_evaluations=64,
+        stop_reason="budget",
+    )
+
+
+def frame_map(frame_idx: int, *, video_id: str = "v", value: float = 0.01, is_reliable: bool = True) -> FrameMap:
+    clip = saliency(clip_info(video_id), value=value)
+    return FrameMap(
+        video_id=video_id,
+        target_idx=1,
+        frame_idx=frame_idx,
+        outputs=OUTPUTS,
+        mean=clip.mean[:, 0] * (1 + frame_idx),
+        var=clip.var[:, 0],
+        is_seen=True,
+        is_reliable=is_reliable,
+    )
+
+
+def source(video_id: str = "v", **changes: object) -> VideoSource:
+    known = {"uri": f"/media/{video_id}.mp4", "kind": "video", "sha256": "ab" * 32, "height": 48, "width": 64}
+    return VideoSource(**{"id": video_id, **known, "fps": 10.0, "num_frames": 8, **changes})  # type: ignore[arg-type]  # planted

@@ -1,0 +1,165 @@
+"""From masks and scores to a map: the Gaussian process, RISE, centred RISE and sliding occlusion, behind one signature.
+
+Every map is in score per voxel. The comparators know only relative importance; theirs is brought to that unit by the
+one factor that makes it predict the scores best (least squares): ranks are untouched, units become comparable.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from scipy.special import logsumexp
+
+from stages.gp import Design
+from stages.masks import Grid, grids_of
+from stages.records import BankSpec, ClipId, Evidence, MaskBatch
+
+# Below this total weight a voxel was never asked about (RISE divides by it).
+MIN_COVERAGE = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Estimate:
+    """Maps and variances of all outputs (O x G), and leave-one-out predictions of the scores (N x O)."""
+
+    grid: Grid
+    mean: Float64[np.ndarray, "o g"]
+    var: Float64[np.ndarray, "o g"]
+    loo_mean: Float64[np.ndarray, "n o"]
+    loo_var: Float64[np.ndarray, "n o"]
+    trend_loo: Float64[np.ndarray, "n o"]  # what the keep-fraction alone predicts
+    details: dict[str, float | str]
+
+
+def regression_targets(
+    scores: Float64[np.ndarray, "n k"], target: int, rivals: tuple[int, ...] = ()
+) -> Float64[np.ndarray, "n o"]:
+    """z_t, LSE_N and their difference, the log-odds (METHOD.md, eq. 1), then z of each named rival."""
+    others = np.delete(scores, target, axis=1)
+    z_t, lse_n = scores[:, target], logsumexp(others, axis=1)
+    return np.stack([z_t, lse_n, z_t - lse_n, *(scores[:, rival] for rival in rivals)], axis=1)
+
+
+def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
+    """The default (METHOD.md, section 3): a GP on the voxels, mixed over kernels. `asked` leaves out the anchors."""
+    design = design_of(evidence, asked)
+    posterior = design.posterior(y)
+    best = max(posterior.kernel_weights, key=lambda kernel: posterior.kernel_weights[kernel])
+    return Estimate(
+        grid=design.grid,
+        mean=posterior.mean,
+        var=posterior.var,
+        loo_mean=posterior.loo_mean,
+        loo_var=posterior.loo_var,
+        trend_loo=posterior.trend_loo,
+        details={"kernel_time": best.time, "kernel_space": best.space, "kernel_noise": best.noise},
+    )
+
+
+def rise(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
+    """S(v) = sum_i f(x M_i) M_i(v) / sum_i M_i(v)   (RISE, Petsiuk et al. 2018, section 3; E[M] from the sample)."""
+    rows = rows_of(evidence)[asked]
+    return _calibrated(rows, y, _weighted_mean(rows, y), evidence)
+
+
+def centred_rise(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
+    """(A - mean A)^T (f - mean f): RISE without the offset that drowns it (METHOD.md, section 4)."""
+    rows = rows_of(evidence)[asked]
+    return _calibrated(rows, y, (y - y.mean(0)).T @ (rows - rows.mean(0)), evidence)
+
+
+def occlusion(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
+    """The mean drop of the score over the windows that hid a voxel (Zeiler & Fergus 2014), complements left out."""
+    rows = rows_of(evidence)[asked]
+    windows = rows.mean(1) > 0.5
+    hidden = 1 - rows[windows]
+    drop = _weighted_mean(hidden, y[windows].mean(0) - y[windows])
+    return _calibrated(rows, y, drop, evidence)
+
+
+ESTIMATORS: dict[str, Callable[[Evidence, np.ndarray, np.ndarray], Estimate]] = {
+    "gp": gaussian_process,
+    "rise": rise,
+    "centred-rise": centred_rise,
+    "occlusion": occlusion,
+}
+
+
+def rows_of(evidence: Evidence) -> Float64[np.ndarray, "n g"]:
+    """All masks of a clip as rows over the grid, values in [0, 1]."""
+    return np.concatenate([_as_rows(grids_of(masks)) for masks in evidence.masks])
+
+
+def design_of(evidence: Evidence, asked: Bool[np.ndarray, " n"]) -> Design:
+    """The factorised design of the evidence's masks; shared between clips when they come from the bank alone."""
+    specs = {masks.bank for masks in evidence.masks}
+    spec = next(iter(specs))
+    if len(specs) == 1 and spec is not None:
+        ids = np.concatenate([masks.ids for masks in evidence.masks])[asked]
+        return bank_design(spec, ids.astype(np.int64).tobytes())
+    return Design(rows_of(evidence)[asked], grid_of(evidence))
+
+
+def grid_of(evidence: Evidence) -> Grid:
+    """The voxel grid that a clip's masks live on."""
+    first = evidence.masks[0]
+    if first.bank is not None:
+        return first.bank.grid
+    t, h, w = grids_of(first).shape[1:]
+    return t, h, w
+
+
+@lru_cache(maxsize=4)
+def bank_design(spec: BankSpec, asked: bytes) -> Design:
+    """The design of a bank's rows `asked` (int64 row numbers as bytes), computed once per process."""
+    ids = np.frombuffer(asked, np.int64)
+    masks = MaskBatch(clip_id=ClipId("bank", 0), round_idx=0, ids=ids, bank=spec)
+    return Design(_as_rows(grids_of(masks)), spec.grid)
+
+
+def _as_rows(grids: np.ndarray) -> Float64[np.ndarray, "n g"]:
+    return np.asarray(grids.reshape(len(grids), -1) / 255.0)
+
+
+def _weighted_mean(weights: Float64[np.ndarray, "n g"], y: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, "o g"]:
+    return np.asarray(y.T @ weights / np.maximum(weights.sum(0), MIN_COVERAGE))
+
+
+def _calibrated(
+    rows: Float64[np.ndarray, "n g"],
+    y: Float64[np.ndarray, "n o"],
+    maps: Float64[np.ndarray, "o g"],
+    evidence: Evidence,
+) -> Estimate:
+    """Scale each map so that y = b + beta A h fits best; variance from the residual; leave-one-out by the hat matrix."""
+    shape = maps.shape
+    centred_map = maps - maps.mean(1, keepdims=True)
+    mean, var = np.zeros(shape), np.zeros(shape)
+    loo_mean, loo_var = np.zeros_like(y), np.zeros_like(y)
+    spread = np.maximum(((rows - rows.mean(0)) ** 2).sum(0), MIN_COVERAGE)
+    for o in range(shape[0]):
+        regressors = np.column_stack([np.ones(len(rows)), rows @ centred_map[o]])
+        hat = regressors @ np.linalg.pinv(regressors)
+        beta = np.linalg.lstsq(regressors, y[:, o], rcond=None)[0][1]
+        residual = y[:, o] - hat @ y[:, o]
+        leverage = np.clip(np.diag(hat), 0, 1 - 1e-9)
+        noise = residual @ residual / max(len(rows) - 2, 1)
+        mean[o] = beta * maps[o]
+        # The standard error of a voxel's own weight, on the same scale as the calibrated map.
+        per_voxel = float(np.abs(mean[o]).mean() / max(np.abs(_slopes(rows, y[:, o])).mean(), 1e-300))
+        var[o] = noise / spread * per_voxel**2
+        loo_mean[:, o] = y[:, o] - residual / (1 - leverage)
+        loo_var[:, o] = noise * (1 + leverage) + 1e-300
+    keep = np.vander(rows.mean(1) - 0.5, 3, increasing=True)
+    hat = keep @ np.linalg.pinv(keep)
+    trend_loo = y - (y - hat @ y) / (1 - np.clip(np.diag(hat), 0, 1 - 1e-9))[:, None]
+    return Estimate(
+        grid=grid_of(evidence), mean=mean, var=var, loo_mean=loo_mean, loo_var=loo_var, trend_loo=trend_loo, details={}
+    )
+
+
+def _slopes(rows: Float64[np.ndarray, "n g"], y: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " g"]:
+    centred = rows - rows.mean(0)
+    return np.asarray(centred.T @ (y - y.mean()) / np.maximum((centred**2).sum(0), MIN_COVERAGE))

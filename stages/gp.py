@@ -1,0 +1,227 @@
+"""The map as a Gaussian process seen through masks (METHOD.md, section 3).
+
+Saliencies s on the voxel grid have the prior GP(0, amp K), K = K_t (x) K_y (x) K_x, Matern-3/2 along each axis. A mask
+row a_n gives y_n = m(k_n) + (a_n - k_n) . s + e_n, with k_n the keep-fraction and m(k) = b + c1 k + c2 k^2 under a flat
+prior, so that *how much* is kept does not leak into *where*. amp is profiled out of the restricted likelihood.
+
+What depends on the masks alone (`Design`) is computed once for a shared bank; a clip's map is then a few small
+products. All of it is float64. K is never formed: it acts by one product along each axis.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.linalg import LinAlgError, eigh
+
+from stages.errors import NumericsError
+
+Grid = tuple[int, int, int]
+
+# A kernel whose weight is below this share of the mixture changes nothing that can be seen.
+MIN_WEIGHT = 1e-3
+TREND_DEGREE = 2
+# Posterior variance is a difference of like numbers; this much below zero is rounding.
+VARIANCE_ROUNDING = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Matern-3/2 along each axis; length-scales are shares of the clip's duration and of the picture's sides.
+
+    `noise` is the variance of e_n over the mean variance that the masks see of s.
+    """
+
+    time: float
+    space: float
+    noise: float
+
+
+# Short, medium and long in space; a few frames, half the clip and nearly static in time (METHOD.md: wide lists win).
+DEFAULT_KERNELS = tuple(
+    Kernel(time, space, noise)
+    for time in (0.1, 0.4, 2.0)
+    for space in (0.08, 0.16, 0.32, 0.6)
+    for noise in (0.05, 0.3, 1.5)
+)
+
+
+def matern32(size: int, lengthscale: float) -> Float64[np.ndarray, "g g"]:
+    """Matern-3/2 between the centres of `size` cells on [0, 1] (Rasmussen & Williams 2006, eq. 4.17)."""
+    at = (np.arange(size) + 0.5) / size
+    distance = np.sqrt(3.0) * np.abs(at[:, None] - at[None, :]) / lengthscale
+    return np.asarray((1 + distance) * np.exp(-distance))
+
+
+def kron_apply(
+    factors: Sequence[Float64[np.ndarray, "_ _"]], rows: Float64[np.ndarray, "n g"], grid: Grid
+) -> Float64[np.ndarray, "n g"]:
+    """rows @ (K_t (x) K_y (x) K_x) by three small products: O(n G (Gt + Gh + Gw))."""
+    gt, gh, gw = grid
+    k_t, k_y, k_x = factors
+    field = rows.reshape(-1, gt, gh, gw) @ k_x
+    field = np.matmul(k_y, field)
+    return np.asarray(np.matmul(k_t, field.reshape(-1, gt, gh * gw)).reshape(rows.shape))
+
+
+class KernelDesign:
+    """One pair of length-scales over one set of mask rows, for every noise ratio.
+
+    In the space orthogonal to the trend (a basis Q with Q^T H = 0), Q^T A K A^T Q is diagonalised once, so any noise
+    ratio r costs O(N) afterwards. Neither K nor B = A K is kept: a map is K (A^T alpha).
+    """
+
+    def __init__(
+        self,
+        centred: Float64[np.ndarray, "n g"],
+        trend: Float64[np.ndarray, "n p"],
+        grid: Grid,
+        *,
+        time: float,
+        space: float,
+    ) -> None:
+        self.grid = grid
+        self.centred = centred
+        self.factors = (matern32(grid[0], time), matern32(grid[1], space), matern32(grid[2], space))
+        gram = kron_apply(self.factors, centred, grid) @ centred.T
+        # K is scaled so that a mask sees unit variance on average: then `noise` means the same for every kernel.
+        self.scale = float(np.trace(gram)) / len(gram)
+        if not np.isfinite(self.scale) or self.scale <= 0:
+            raise NumericsError("masks", "they all look alike to the kernel", "use more masks or another mask family")
+        orthogonal, _ = np.linalg.qr(trend, mode="complete")
+        complement = orthogonal[:, trend.shape[1] :]  # Q: N x (N - p)
+        try:
+            values, vectors = eigh(complement.T @ (gram / self.scale) @ complement)
+        except LinAlgError as error:
+            raise NumericsError(
+                "masks", f"their covariance cannot be factorised ({error})", "use other masks"
+            ) from error
+        self.values = np.maximum(values, 0.0)
+        self.basis = complement @ vectors  # U: N x (N - p), U^T H = 0
+
+    def log_likelihood(self, projected: Float64[np.ndarray, "m o"], noise: float) -> Float64[np.ndarray, " o"]:
+        """Restricted log likelihood of U^T y for each output, amp at its maximum, up to a constant (R&W eq. 2.45)."""
+        spectrum = self.values + noise
+        dof = len(spectrum)
+        quadratic = np.maximum((projected**2 / spectrum[:, None]).sum(0), 1e-300)
+        return np.asarray(-0.5 * dof * np.log(quadratic / dof) - 0.5 * np.log(spectrum).sum())
+
+    def weights(self, projected: Float64[np.ndarray, "m o"], noise: float) -> Float64[np.ndarray, "n o"]:
+        """alpha = P y, where P is the inverse covariance with the trend projected out."""
+        return np.asarray(self.basis @ (projected / (self.values + noise)[:, None]))
+
+    def precision_diagonal(self, noise: float) -> Float64[np.ndarray, " n"]:
+        """diag P: leave-one-out residuals are (P y)_n / P_nn, their variances amp / P_nn (R&W eq. 5.12)."""
+        return np.asarray((self.basis**2 / (self.values + noise)).sum(1))
+
+    def posterior_mean(self, alpha: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, "o g"]:
+        """K A^T alpha."""
+        return kron_apply(self.factors, alpha.T @ self.centred, self.grid) / self.scale
+
+    def posterior_vars(self, noises: Sequence[float]) -> list[Float64[np.ndarray, " g"]]:
+        """diag(K - K A^T P A K) for unit amp, for several noise ratios at once: O(N^2 G)."""
+        cross = kron_apply(self.factors, self.basis.T @ self.centred, self.grid) / self.scale  # U^T B
+        cross *= cross
+        prior = 1.0 / self.scale
+        found = []
+        for noise in noises:
+            var = prior - (1.0 / (self.values + noise)) @ cross
+            if float(var.min()) < -VARIANCE_ROUNDING * prior:
+                raise NumericsError("posterior variance", f"{var.min():.2e} is below zero", "raise the kernel's noise")
+            found.append(np.maximum(var, 0.0))
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Posterior:
+    """The mixture over kernels for several outputs at once; `loo_*` are leave-one-out predictions of y."""
+
+    mean: Float64[np.ndarray, "o g"]
+    var: Float64[np.ndarray, "o g"]
+    loo_mean: Float64[np.ndarray, "n o"]
+    loo_var: Float64[np.ndarray, "n o"]
+    trend_loo: Float64[np.ndarray, "n o"]  # of the trend in the keep-fraction alone, without a map
+    kernel_weights: dict[Kernel, float]
+
+
+class Design:
+    """Everything that depends on the masks alone, for a list of kernels; shared by all clips of a bank."""
+
+    def __init__(
+        self, rows: Float64[np.ndarray, "n g"], grid: Grid, kernels: Sequence[Kernel] = DEFAULT_KERNELS
+    ) -> None:
+        self.grid = grid
+        keep = rows.mean(1)
+        self.trend = np.vander(keep - 0.5, TREND_DEGREE + 1, increasing=True)
+        if len(rows) <= self.trend.shape[1] + 1:
+            raise NumericsError("budget", f"{len(rows)} masks cannot carry a map", "raise --budget to 16 or more")
+        self.centred = rows - keep[:, None]
+        # Two kernels that differ in time alone are one and the same on a still picture.
+        self.kernels = tuple({(self._key(kernel), kernel.noise): kernel for kernel in kernels}.values())
+        self._designs: dict[tuple[float, float], KernelDesign] = {}
+        self._var: dict[Kernel, Float64[np.ndarray, " g"]] = {}
+        hat = self.trend @ np.linalg.pinv(self.trend)
+        self._trend_residual = (np.eye(len(rows)) - hat) / (1 - np.diag(hat))[:, None]
+
+    def kernel_design(self, kernel: Kernel) -> KernelDesign:
+        """The factorisation for a kernel's length-scales, made when first asked for."""
+        key = self._key(kernel)
+        if key not in self._designs:
+            self._designs[key] = KernelDesign(self.centred, self.trend, self.grid, time=key[0], space=key[1])
+        return self._designs[key]
+
+    def posterior(self, y: Float64[np.ndarray, "n o"]) -> Posterior:
+        """Map, variance and leave-one-out predictions of all outputs, mixed over kernels by marginal likelihood.
+
+        All outputs share one set of kernel weights (that of their summed likelihood), so that the maps of outputs that
+        are sums of others are the sums of their maps: net = s_TC - s_NTC holds to rounding.
+        """
+        weights = self._kernel_weights(y)
+        mean = np.zeros((y.shape[1], self.centred.shape[1]))
+        second = np.zeros_like(mean)
+        loo_mean, loo_second = np.zeros_like(y), np.zeros_like(y)
+        for kernel, weight in weights.items():
+            design = self.kernel_design(kernel)
+            projected = design.basis.T @ y
+            amp = (projected**2 / (design.values + kernel.noise)[:, None]).sum(0) / len(projected)
+            alpha = design.weights(projected, kernel.noise)
+            kernel_mean = design.posterior_mean(alpha)
+            mean += weight * kernel_mean
+            second += weight * (kernel_mean**2 + amp[:, None] * self._unit_var(kernel)[None])
+            precision = design.precision_diagonal(kernel.noise)[:, None]
+            predicted = y - alpha / precision
+            loo_mean += weight * predicted
+            loo_second += weight * (predicted**2 + amp / precision)
+        return Posterior(
+            mean=mean,
+            var=np.maximum(second - mean**2, 0.0),
+            loo_mean=loo_mean,
+            loo_var=np.maximum(loo_second - loo_mean**2, 1e-300),
+            trend_loo=y - self._trend_residual @ y,
+            kernel_weights=weights,
+        )
+
+    def _kernel_weights(self, y: Float64[np.ndarray, "n o"]) -> dict[Kernel, float]:
+        log_likelihood = np.array(
+            [
+                self.kernel_design(kernel).log_likelihood(self.kernel_design(kernel).basis.T @ y, kernel.noise).sum()
+                for kernel in self.kernels
+            ]
+        )
+        weights = np.exp(log_likelihood - log_likelihood.max())
+        weights /= weights.sum()
+        kept = {kernel: float(w) for kernel, w in zip(self.kernels, weights, strict=True) if w > MIN_WEIGHT}
+        total = sum(kept.values())
+        return {kernel: weight / total for kernel, weight in kept.items()}
+
+    def _unit_var(self, kernel: Kernel) -> Float64[np.ndarray, " g"]:
+        if kernel not in self._var:
+            same = [k for k in self.kernels if self._key(k) == self._key(kernel)]
+            found = self.kernel_design(kernel).posterior_vars([k.noise for k in same])
+            self._var.update(zip(same, found, strict=True))
+        return self._var[kernel]
+
+    def _key(self, kernel: Kernel) -> tuple[float, float]:
+        """Length-scales that matter on this grid: a still picture has no time."""
+        return (kernel.time if self.grid[0] > 1 else 1.0, kernel.space)

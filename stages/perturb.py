@@ -1,0 +1,51 @@
+"""2  ClipInfo -> MaskBatch: the first round of masks of a clip, as rows of the bank that all clips share."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from stages.base import Settings
+from stages.masks import NUM_ANCHORS, grid_for
+from stages.records import BankSpec, ClipInfo, MaskBatch
+
+MaskFamily = Literal["auto", "mixture", "blobs", "cells", "rise", "static", "occlusion"]
+
+# Every method asks with the masks it was published with, unless the user names a family.
+FAMILY_OF_METHOD = {"gp": "mixture", "rise": "rise", "centred-rise": "rise", "occlusion": "occlusion"}
+
+
+class PerturbConfig(Settings):
+    """Which masks are asked about. `budget` counts calls of the box per clip, the two anchors included."""
+
+    budget: int = Field(default=256, ge=NUM_ANCHORS + 2)
+    family: MaskFamily = "auto"
+    seed: int = 0
+
+    def bank_family(self, method: str) -> str:
+        """The mask family for a method: the user's, else the method's own."""
+        return FAMILY_OF_METHOD.get(method, "mixture") if self.family == "auto" else self.family
+
+
+class Perturb:
+    """Recipes only: a bank specification and row numbers, the same for every clip of one model geometry."""
+
+    def __init__(self, config: PerturbConfig, method: str = "gp") -> None:
+        self.config = config
+        self.method = method
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def process(self, clip: ClipInfo, /) -> MaskBatch:
+        """Row 0 keeps everything, row 1 replaces everything, the rest are the bank's masks in order."""
+        spec = BankSpec(
+            grid=grid_for(clip.shape),
+            size=self.config.budget,
+            seed=self.config.seed,
+            family=self.config.bank_family(self.method),
+        )
+        return MaskBatch(clip_id=clip.id, round_idx=0, ids=np.arange(self.config.budget), bank=spec)
+
+    def close(self) -> None:
+        """Nothing to give back."""

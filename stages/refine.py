@@ -1,0 +1,121 @@
+"""4  Evidence -> SaliencyMap or more masks: what the scores of the masks say about every voxel.
+
+The default is the Gaussian process of METHOD.md, section 3; RISE, centred RISE and sliding occlusion go through the
+same stage, so that they share masks, journal, stitching and films with it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import Field
+from scipy.stats import norm, ttest_1samp
+
+from stages.base import Settings
+from stages.errors import NumericsError
+from stages.estimators import ESTIMATORS, Estimate, bank_design, regression_targets
+from stages.masks import KEEP_ALL_ROW, NUM_ANCHORS, REPLACE_ALL_ROW
+from stages.records import OUTPUTS, Evidence, Fidelity, MaskBatch, SaliencyMap
+
+Method = Literal["gp", "rise", "centred-rise", "occlusion"]
+
+INTERVAL = 0.90
+# A map is reliable when it predicts held-out masks better than the keep-fraction alone does, by this share of the
+# squared error at least and beyond chance at this level (one-sided t-test over the masks).
+MIN_SKILL = 0.05
+CHANCE = 1e-3
+# Scores that move less than this between masks carry nothing but rounding.
+MIN_STD = 1e-5
+
+
+class RefineConfig(Settings):
+    """How scores become maps. `rivals` are class indices that get an output of their own beside LSE_N."""
+
+    method: Method = "gp"
+    rivals: tuple[int, ...] = Field(default=(), description="class indices with an F-NTC map of their own")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefineRequest:
+    """A clip's evidence so far and the classes to explain."""
+
+    evidence: Evidence
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefineResult:
+    """Either the maps, one for each target, or more masks to ask about."""
+
+    maps: tuple[SaliencyMap, ...] = ()
+    more: MaskBatch | None = None
+
+
+class Refine:
+    """Stateless but for its cache: the factorised design of a bank, shared by all clips."""
+
+    def __init__(self, config: RefineConfig) -> None:
+        self.config = config
+
+    def setup(self) -> None:
+        """Nothing to load: designs are made when the first clip asks for them."""
+
+    def close(self) -> None:
+        """Forget the designs."""
+        bank_design.cache_clear()
+
+    def process(self, request: RefineRequest, /) -> RefineResult:
+        """One SaliencyMap per target. Raises NumericsError when the evidence cannot carry a map."""
+        return RefineResult(maps=tuple(self._map(request.evidence, target) for target in request.targets))
+
+    def _map(self, evidence: Evidence, target: int) -> SaliencyMap:
+        scores = np.concatenate([round_.values for round_ in evidence.scores]).astype(np.float64)
+        ids = np.concatenate([round_.ids for round_ in evidence.scores])
+        anchors = {row: scores[ids == row] for row in (KEEP_ALL_ROW, REPLACE_ALL_ROW)}
+        if any(len(found) != 1 for found in anchors.values()):
+            raise NumericsError(
+                str(evidence.clip_id), "the untouched or the replaced clip was not scored", "resume the run"
+            )
+        names = OUTPUTS + tuple(f"rival:{rival}" for rival in self.config.rivals)
+        y = regression_targets(scores, target, self.config.rivals)
+        asked = ids >= NUM_ANCHORS
+        estimate = ESTIMATORS[self.config.method](evidence, asked, y[asked])
+        shape = (len(names), *estimate.grid)
+        return SaliencyMap(
+            clip_id=evidence.clip_id,
+            target_idx=target,
+            method=self.config.method,
+            outputs=names,
+            mean=estimate.mean.reshape(shape).astype(np.float32),
+            var=estimate.var.reshape(shape).astype(np.float32),
+            fidelity={name: fidelity(y[asked][:, o], estimate, o) for o, name in enumerate(names)},
+            reference=anchors[KEEP_ALL_ROW][0].astype(np.float32),
+            replaced=anchors[REPLACE_ALL_ROW][0].astype(np.float32),
+            num_evaluations=evidence.num_evaluations,
+            stop_reason="budget",
+            details=estimate.details,
+        )
+
+
+def fidelity(y: Float64[np.ndarray, " n"], estimate: Estimate, output: int) -> Fidelity:
+    """Leave-one-out Q2, the coverage of the 90 % intervals, and the verdict on the map (METHOD.md, section 3).
+
+    Q2 counts what the keep-fraction alone explains; the verdict does not: the map itself must predict.
+    """
+    error = (y - estimate.loo_mean[:, output]) ** 2
+    without_map = (y - estimate.trend_loo[:, output]) ** 2
+    spread = float(((y - y.mean()) ** 2).sum())
+    if y.std() < MIN_STD:
+        return Fidelity(q2=0.0, coverage=1.0, is_reliable=False)
+    half = norm.ppf(0.5 + INTERVAL / 2) * np.sqrt(estimate.loo_var[:, output])
+    skill = 1 - error.sum() / max(float(without_map.sum()), 1e-300)
+    # A mask and its complement are not independent: test the sum over each pair.
+    gain = without_map - error
+    pairs = gain[: len(gain) // 2 * 2].reshape(-1, 2).sum(1)
+    chance = float(ttest_1samp(pairs, 0.0, alternative="greater").pvalue) if len(pairs) > 2 else 1.0
+    return Fidelity(
+        q2=float(1 - error.sum() / spread),
+        coverage=float((np.sqrt(error) <= half).mean()),
+        is_reliable=bool(skill > MIN_SKILL and chance < CHANCE),
+    )

@@ -1,0 +1,265 @@
+"""3  MaskBatch + Clip -> Scores: the only place a model is called.
+
+Masks of several clips share a batch. They are rendered here, beside the model, slice by slice; a clip and its substrate
+stay on the device under the clip's id. The stage finds its batch size once and halves it when the device runs out.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from stages.base import Settings
+from stages.box import BlackBox, to_log_scores
+from stages.errors import ExplainError, ModelError, ResourceError
+from stages.masks import grids_of, render_masks
+from stages.records import Clip, ClipId, MaskBatch, Scores
+from stages.seeds import clip_rng
+from stages.substrates import apply_mask, make_substrate
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TRIAL_S = 0.25
+# A larger batch must be this much faster, else the smaller one stays: it fills sooner and waits less.
+WORTHWHILE_GAIN = 1.04
+
+
+class ScoreConfig(Settings):
+    """How the box is run: substrate, device, precision, batch size (None: found by trying, once)."""
+
+    substrate: Literal["blur", "mean", "noise", "freeze", "median"] = "blur"
+    device: str = Field(default="auto", description="auto: cuda when there is one; else a torch device name")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: int | None = Field(default=None, ge=1)
+    max_batch_bytes: int = Field(default=2 << 30, ge=1 << 20, description="bound of one batch of perturbed clips")
+    cached_clips: int = Field(default=8, ge=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Pieces of mask batches, of any clips. A clip may be given as a function that fetches it when it is not cached."""
+
+    batches: tuple[MaskBatch, ...]
+    clips: Mapping[ClipId, Clip | Callable[[], Clip]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreResult:
+    """Scores in the order of the request, and the seconds that fetching and scoring took."""
+
+    scores: tuple[Scores, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """The best batch size found, and the bare model's evaluations per second at it (the yardstick of efficiency)."""
+
+    batch_size: int
+    evaluations_per_s: float
+
+
+@dataclass(slots=True, eq=False)
+class _Loaded:
+    """A clip on the device: frames and substrate, both T C H W in [0, 1]."""
+
+    frames: Tensor
+    substrate: Tensor
+
+
+class Score:
+    """Asks the box about perturbed clips. `load` builds the box in the process that will use it."""
+
+    def __init__(self, config: ScoreConfig, load: Callable[[], BlackBox], *, seed: int = 0) -> None:
+        self.config = config
+        self.load = load
+        self.seed = seed
+        self._box: BlackBox | None = None
+        self._loaded: OrderedDict[ClipId, _Loaded] = OrderedDict()
+        self._batch_size = config.batch_size
+
+    @property
+    def box(self) -> BlackBox:
+        """The model; `setup` must have run."""
+        assert self._box is not None, "setup() has not run"
+        return self._box
+
+    def setup(self) -> None:
+        """Build the box and bring it to its device."""
+        self._box = self.load().to(pick_device(self.config.device))
+
+    def close(self) -> None:
+        """Forget the model and the cached clips."""
+        self._box = None
+        self._loaded.clear()
+
+    def process(self, request: ScoreRequest, /) -> ScoreResult:
+        """Scores of all classes for every mask. Raises ModelError when the box fails or answers nonsense."""
+        start = time.perf_counter()
+        loaded = {batch.clip_id: self._load_clip(batch.clip_id, request.clips) for batch in request.batches}
+        perturbed = _Perturbed(request.batches, loaded, is_freeze=self.config.substrate == "freeze")
+        rows: list[np.ndarray] = []
+        while len(rows) < len(perturbed):
+            rows += self._score_some(perturbed, len(rows))
+        values = np.asarray(rows, np.float32)
+        scores = []
+        offset = 0
+        for batch in request.batches:
+            scores.append(
+                Scores(
+                    clip_id=batch.clip_id,
+                    round_idx=batch.round_idx,
+                    ids=batch.ids,
+                    values=values[offset : offset + len(batch)],
+                )
+            )
+            offset += len(batch)
+        return ScoreResult(scores=tuple(scores), seconds=time.perf_counter() - start)
+
+    def tune(self) -> Tuning:
+        """Find the batch size with the most evaluations per second and measure the bare model at it.
+
+        The model is run on noise in a tight loop, without masks; sizes grow until the gain stops or memory ends.
+        """
+        best = Tuning(batch_size=1, evaluations_per_s=0.0)
+        fixed = self.config.batch_size or self.box.spec.batch_size
+        for size in (fixed,) if fixed else BATCH_SIZES:
+            if size > 1 and size * self._bytes_per_clip() > self.config.max_batch_bytes:
+                break
+            try:
+                rate = self._bare_rate(size)
+            except torch.OutOfMemoryError:
+                break
+            if rate < best.evaluations_per_s * WORTHWHILE_GAIN:
+                if size >= 8 * best.batch_size:
+                    break
+                continue
+            best = Tuning(batch_size=size, evaluations_per_s=rate)
+        self._batch_size = best.batch_size
+        return best
+
+    def _score_some(self, perturbed: "_Perturbed", start: int) -> list[np.ndarray]:
+        """Score the next device batch; on out-of-memory halve the batch, remember that, and try again."""
+        while True:
+            size = self._batch_size or self.box.spec.batch_size or min(BATCH_SIZES[-1], 32)
+            try:
+                with torch.inference_mode():
+                    return list(self._ask(perturbed.render(start, start + size)).cpu().numpy())
+            except torch.OutOfMemoryError as error:
+                torch.cuda.empty_cache()
+                if size == 1:
+                    raise ResourceError(
+                        self.box.spec.name,
+                        f"one clip does not fit on {self.box.device} ({error})",
+                        "use a larger device or a smaller input",
+                    ) from error
+                self._batch_size = size // 2
+                logger.warning("batch_size=%d model=%s reason=out_of_memory", self._batch_size, self.box.spec.name)
+
+    def _ask(self, frames: Float[Tensor, "n t c h w"]) -> Float[Tensor, "n k"]:
+        spec = self.box.spec
+        try:
+            with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                raw = self.box(frames)
+        except (ExplainError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the box is foreign code: whatever it raises is its answer
+            raise ModelError(
+                spec.name,
+                f"the box raised {type(error).__name__}: {error}",
+                f"call it on a float batch of shape {tuple(frames.shape)} by hand",
+            ) from error
+        scores = to_log_scores(torch.as_tensor(raw), spec)
+        if len(scores) != len(frames):
+            raise ModelError(
+                spec.name,
+                f"the box answered {len(scores)} rows for {len(frames)} clips",
+                "return one row of class scores per clip",
+            )
+        return scores
+
+    def _load_clip(self, clip_id: ClipId, clips: Mapping[ClipId, Clip | Callable[[], Clip]]) -> _Loaded:
+        if clip_id in self._loaded:
+            self._loaded.move_to_end(clip_id)
+            return self._loaded[clip_id]
+        given = clips[clip_id]
+        clip = given() if callable(given) else given
+        # Arrays from the object store are read-only, and torch wants to own what it wraps.
+        frames = torch.from_numpy(clip.frames.copy()).to(self.box.device).float().div_(255)
+        noise_seed = int(clip_rng(self.seed, clip_id, round_idx=0).integers(2**31))
+        loaded = _Loaded(frames, make_substrate(self.config.substrate, frames, noise_seed))
+        self._loaded[clip_id] = loaded
+        while len(self._loaded) > self.config.cached_clips:
+            self._loaded.popitem(last=False)
+        return loaded
+
+    def _bytes_per_clip(self) -> int:
+        spec = self.box.spec
+        return 4 * 3 * spec.clip_len * spec.height * spec.width
+
+    def _bare_rate(self, size: int) -> float:
+        """Evaluations per second on a batch of noise; the best of three short trials after one warm-up."""
+        spec = self.box.spec
+        shape = (size, spec.clip_len, 3, spec.height, spec.width)
+        frames = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.box.device)
+        with torch.inference_mode():
+            self._timed(frames, 1)
+            repeats = max(1, int(TRIAL_S / max(self._timed(frames, 1), 1e-6)))
+            return max(size * repeats / self._timed(frames, repeats) for _ in range(3))
+
+    def _timed(self, frames: Tensor, repeats: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            answer = self._ask(frames)
+        answer.cpu()  # waits for the device
+        return time.perf_counter() - start
+
+
+class _Perturbed:
+    """The perturbed clips of a request, as one long sequence that is rendered only where it is looked at."""
+
+    def __init__(self, batches: tuple[MaskBatch, ...], loaded: Mapping[ClipId, _Loaded], *, is_freeze: bool) -> None:
+        self.batches = batches
+        self.loaded = loaded
+        self.is_freeze = is_freeze
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self.batches)
+
+    def render(self, start: int, stop: int) -> Float[Tensor, "n t c h w"]:
+        """The perturbed clips [start, stop) of the sequence, on the device."""
+        return torch.cat([self._render_piece(piece) for piece in self._pieces(start, stop)])
+
+    def _pieces(self, start: int, stop: int) -> Iterator[MaskBatch]:
+        for batch in self.batches:
+            if start < len(batch) and stop > 0:
+                yield batch.rows(max(start, 0), min(stop, len(batch)))
+            start, stop = start - len(batch), stop - len(batch)
+
+    def _render_piece(self, masks: MaskBatch) -> Tensor:
+        clip = self.loaded[masks.clip_id]
+        t, _, h, w = clip.frames.shape
+        grids = torch.from_numpy(grids_of(masks).copy()).to(clip.frames.device)
+        keep = render_masks(grids, (t, h, w))
+        return apply_mask(clip.frames, keep, clip.substrate, is_freeze=self.is_freeze)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device by name; "auto" is CUDA when there is one. Raises ModelError when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {name}", "is not available here", "use --device cpu or auto") from error
+    return device

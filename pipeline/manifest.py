@@ -7,7 +7,7 @@ that a killed run has lost nothing. What a run knows of its videos is folded int
 import fcntl
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -25,9 +25,12 @@ from pipeline.files import (
     target_name,
     write_json,
 )
+from pipeline.summaries import TargetSummary, VideoSummary
 from stages.base import Settings
 from stages.errors import ManifestError
 from stages.records import Failure, VideoSource
+
+__all__ = ["Manifest", "RunFolder", "TargetSummary", "VideoSummary"]
 
 SCHEMA_VERSION: Literal[1] = 1
 Status = Literal["running", "finished", "stopped", "failed"]
@@ -64,27 +67,6 @@ class Manifest(Settings):
     outputs: dict[str, str] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     summary: dict[str, Any] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoSummary:
-    """What a finished video left in the run folder. Paths are relative to it; `profile` is a short time profile.
-
-    `outputs` holds the hash of every file; `profile` has rows (pts_s, for, against) of at most some hundred bins.
-    """
-
-    video_id: str
-    uri: str
-    kind: str
-    num_frames: int
-    num_clips: int
-    duration_s: float
-    is_reliable: bool
-    films: Mapping[str, str]  # class index -> film or picture
-    maps: Mapping[str, str]  # class index -> zarr
-    outputs: Mapping[str, str]
-    targets: tuple[Mapping[str, Any], ...] = ()  # per target: totals, fidelity, profile (report.py reads them)
-    warnings: tuple[str, ...] = ()
 
 
 class RunFolder:
@@ -185,8 +167,8 @@ class RunFolder:
             if row.get("event") == "done":
                 last[row["video_id"]] = number
         for number, row in enumerate(read_lines(path)):
-            if row.pop("event", "") == "done" and last[row["video_id"]] == number:
-                yield VideoSummary(**{**row, "targets": tuple(row["targets"]), "warnings": tuple(row["warnings"])})
+            if row.get("event") == "done" and last[row["video_id"]] == number:
+                yield VideoSummary.from_row(row)
 
     def fail(self, failure: Failure) -> None:
         """Write down a failure; the run goes on."""

@@ -1,7 +1,10 @@
 """Small records with known content for the tests of the run folder."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from pipeline.summaries import TargetSummary, VideoSummary
 from stages.records import (
     BankSpec,
     ClipId,
@@ -94,3 +97,41 @@ def frame_map(frame_idx: int, *, video_id: str = "v", value: float = 0.01, is_re
 def source(video_id: str = "v", **changes: object) -> VideoSource:
     known = {"uri": f"/media/{video_id}.mp4", "kind": "video", "sha256": "ab" * 32, "height": 48, "width": 64}
     return VideoSource(**{"id": video_id, **known, "fps": 10.0, "num_frames": 8, **changes})  # type: ignore[arg-type]  # planted
+
+
+def target_summary(**changes: object) -> TargetSummary:
+    known = TargetSummary(
+        target_idx=1,
+        target="cat",
+        prob=0.81,
+        top1_idx=1,
+        top1="cat",
+        share_for=0.6,
+        share_f_tc=0.1,
+        share_f_ntc=0.3,
+        q2=0.75,
+        coverage=0.9,
+        num_clips=2,
+        num_reliable_clips=2,
+        num_regions=1,
+        evaluations=128,
+        method="gp",
+        stop_reasons={"budget": 2},
+        product="films/v.cat-1.mp4",
+        maps="maps/v.cat-1.zarr",
+    )
+    return replace(known, **changes)  # type: ignore[arg-type]  # tests name real fields
+
+
+def summary(video_id: str = "v", **changes: object) -> VideoSummary:
+    known = VideoSummary(
+        video_id=video_id,
+        uri=f"/media/{video_id}.mp4",
+        kind="video",
+        num_frames=8,
+        num_clips=2,
+        duration_s=0.8,
+        targets=(target_summary(),),
+        outputs={f"films/{video_id}.mp4": "ff"},
+    )
+    return replace(known, **changes)  # type: ignore[arg-type]  # tests name real fields

@@ -2,34 +2,17 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from planted_run import source
+from planted_run import source, summary
 
-from pipeline.manifest import RunFolder, VideoSummary
+from pipeline.manifest import RunFolder
 from stages.errors import ManifestError
 from stages.records import Failure
 
 CONFIG = {"budget": 64, "model": {"name": "demo"}}
 FAILURE = Failure(video_id="x", uri="/x.mp4", stage="decode", error="DecodeError", reason="empty", remedy="get it anew")
-
-
-def summary(video_id: str, **changes: object) -> VideoSummary:
-    known = VideoSummary(
-        video_id=video_id,
-        uri=f"/media/{video_id}.mp4",
-        kind="video",
-        num_frames=8,
-        num_clips=2,
-        duration_s=0.8,
-        is_reliable=True,
-        films={"1": f"films/{video_id}.mp4"},
-        maps={},
-        outputs={f"films/{video_id}.mp4": "ff"},
-    )
-    return replace(known, **changes)  # type: ignore[arg-type]  # the test names real fields
 
 
 def test_a_new_run_says_what_it_was_asked(tmp_path: Path) -> None:
@@ -132,7 +115,7 @@ def test_inputs_failures_and_finished_videos_come_back(tmp_path: Path) -> None:
     assert len(found) == 2
     assert run.failures() == [FAILURE]
     (done,) = run.summaries()
-    assert done.num_clips == 2
+    assert done == summary("a")
 
 
 def test_the_end_folds_everything_into_the_manifest(tmp_path: Path) -> None:

@@ -37,8 +37,10 @@ SHORT_KEYS = {
 class Config(Settings):
     """Everything a run depends on besides its inputs."""
 
+    target: str = Field(
+        default="top1", description="a class name, an index, top1, second or top3; commas separate several"
+    )
     model: ModelConfig = ModelConfig()
-    target: str = Field(default="top1", description="a class name, an index, top1, second or top3")
     decode: DecodeConfig = DecodeConfig()
     perturb: PerturbConfig = PerturbConfig()
     score: ScoreConfig = ScoreConfig()

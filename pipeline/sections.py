@@ -1,14 +1,23 @@
 """The sections of the configuration that belong to the machinery; each stage's section lives with its stage."""
 
-from typing import Any, Literal
+import json
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from stages.base import Resources, Settings
 
 EngineKind = Literal["auto", "local", "ray"]
 
 GIB = 1024**3
+
+
+def _as_text(options: object) -> object:
+    """Numbers and lists as the text that the constructors of boxes read."""
+    if not isinstance(options, Mapping):
+        return options
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in options.items()}
 
 
 class ModelConfig(Settings):
@@ -24,7 +33,10 @@ class ModelConfig(Settings):
         default=None, description="YAML with the box's spec; null: the one shipped for the model"
     )
     labels_file: str | None = Field(default=None, description="class names, one a line; null: those of the spec")
-    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the box's constructor")
+    options: Annotated[dict[str, str], BeforeValidator(_as_text)] = Field(
+        default_factory=dict,
+        description="single values of the spec such as {clip_len: 8}, or arguments of a python: box",
+    )
 
 
 class WorkerResources(Settings):

@@ -1,0 +1,225 @@
+"""The command line: `heatreel demo`, `explain`, `inspect`, `report`, `resume`, `verify`.
+
+Exit codes: 0 all fine, 1 the run failed, 2 usage, 3 finished with failures, 130 stopped by Ctrl-C. Everything heavy is
+imported inside the commands, so that `--help` answers at once.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import cli_options as opt
+from stages.errors import ConfigError, ExplainError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 130
+
+app = typer.Typer(
+    name="heatreel",
+    help="Explain what a video classifier saw: signed heat-map films from a black box's scores alone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+@app.command()
+def demo(
+    out: opt.Out = None,
+    overwrite: opt.Overwrite = False,
+    target: opt.Target = None,
+    budget: opt.Budget = None,
+    method: opt.Method = None,
+    engine: opt.Engine = None,
+    device: opt.Device = None,
+    seed: opt.Seed = None,
+    config: opt.ConfigFile = None,
+    overrides: opt.Overrides = None,
+    side_by_side: opt.SideBySide = False,
+    quiet: opt.Quiet = False,
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Explain the shipped clip with the shipped model, and compare the maps with the truth that is known of it."""
+    with _one_line_errors(debug):
+        from pipeline import demo as shipped
+        from pipeline.runner import run
+
+        settings = opt.read_config(
+            config,
+            overrides,
+            model="demo",
+            target=target or shipped.protagonist_label(),
+            budget=budget,
+            method=method,
+            engine=engine,
+            device=device,
+            seed=seed,
+            side_by_side=side_by_side,
+        )
+        folder = out or opt.default_out("demo")
+        sources = [str(shipped.clip_path())]
+        outcome = run(settings, sources, folder, overwrite=overwrite, is_quiet=quiet or as_json, command=_command())
+        _finish(folder, outcome.exit_code, is_quiet=quiet, as_json=as_json, is_demo=True)
+
+
+@app.command()
+def explain(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE", help="Videos, pictures, folders, globs, list files.")
+    ],
+    model: opt.Model = None,
+    weights: opt.Weights = None,
+    target: opt.Target = None,
+    budget: opt.Budget = None,
+    method: opt.Method = None,
+    substrate: opt.Substrate = None,
+    engine: opt.Engine = None,
+    address: opt.Address = None,
+    device: opt.Device = None,
+    from_s: opt.FromSeconds = None,
+    to_s: opt.ToSeconds = None,
+    seed: opt.Seed = None,
+    config: opt.ConfigFile = None,
+    overrides: opt.Overrides = None,
+    out: opt.Out = None,
+    overwrite: opt.Overwrite = False,
+    side_by_side: opt.SideBySide = False,
+    quiet: opt.Quiet = False,
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Turn videos or pictures into heat-map films, tables, arrays and a report."""
+    with _one_line_errors(debug):
+        from pipeline.runner import run
+
+        settings = opt.read_config(
+            config,
+            overrides,
+            model=model,
+            weights=weights,
+            target=target,
+            budget=budget,
+            method=method,
+            substrate=substrate,
+            engine=engine,
+            address=address,
+            device=device,
+            from_s=from_s,
+            to_s=to_s,
+            seed=seed,
+            side_by_side=side_by_side,
+        )
+        folder = out or opt.default_out(sources[0])
+        outcome = run(settings, sources, folder, overwrite=overwrite, is_quiet=quiet or as_json, command=_command())
+        _finish(folder, outcome.exit_code, is_quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def resume(run: Run, quiet: opt.Quiet = False, as_json: opt.Json = False, debug: opt.Debug = False) -> None:
+    """Go on with a run that was stopped; nothing that the model answered is asked again."""
+    with _one_line_errors(debug):
+        from pipeline.runner import resume as resume_run
+
+        outcome = resume_run(run, is_quiet=quiet or as_json)
+        _finish(run, outcome.exit_code, is_quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")], debug: opt.Debug = False
+) -> None:
+    """Write the report page of runs again: report/index.html in each, to be read offline."""
+    with _one_line_errors(debug):
+        from pipeline.report import write_report
+
+        for run in runs:
+            typer.echo(write_report(run))
+
+
+@app.command()
+def verify(run: Run, as_json: opt.Json = False, debug: opt.Debug = False) -> None:
+    """Hash every file of a run again and recompute its maps from the journal, without the model."""
+    with _one_line_errors(debug):
+        from pipeline.cli_tables import print_verification
+        from pipeline.verify import verify_run
+
+        result = verify_run(run)
+        print_verification(result, as_json=as_json)
+        if not result.is_sound:
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def inspect(
+    thing: Annotated[
+        str, typer.Argument(metavar="VIDEO|MODEL", help="A source, or a model such as torchvision:r3d_18.")
+    ],
+    model: opt.Model = None,
+    weights: opt.Weights = None,
+    target: opt.Target = None,
+    budget: opt.Budget = None,
+    device: opt.Device = None,
+    config: opt.ConfigFile = None,
+    overrides: opt.Overrides = None,
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Say what a video or a model is, what would be done with it, and what that would cost."""
+    with _one_line_errors(debug):
+        from pipeline.inspection import inspect_model, inspect_sources, is_model
+
+        if is_model(thing):
+            model = model or thing
+        settings = opt.read_config(
+            config, overrides, model=model, weights=weights, target=target, budget=budget, device=device
+        )
+        from pipeline.cli_tables import print_facts
+
+        print_facts(inspect_model(settings) if is_model(thing) else inspect_sources(settings, thing), as_json=as_json)
+
+
+@contextmanager
+def _one_line_errors(is_debug: bool) -> Iterator[None]:
+    """Turn an expected error into `item: fact; remedy` and its exit code; bugs keep their traceback."""
+    try:
+        yield
+    except ExplainError as error:
+        if is_debug:
+            raise
+        from pipeline.cli_tables import print_error
+
+        print_error(error)
+        raise typer.Exit(EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        if is_debug:
+            raise
+        typer.echo("stopped by Ctrl-C", err=True)
+        raise typer.Exit(EXIT_STOPPED) from None
+
+
+def _finish(folder: Path, exit_code: int, *, is_quiet: bool, as_json: bool, is_demo: bool = False) -> None:
+    """Print what the run found and where it lies; leave with its exit code."""
+    from pipeline import cli_tables
+
+    if as_json:
+        cli_tables.print_json(folder, exit_code, is_demo=is_demo)
+    elif is_quiet:
+        cli_tables.print_paths(folder)
+    else:
+        cli_tables.print_outcome(folder, is_demo=is_demo)
+    raise typer.Exit(exit_code)
+
+
+def _command() -> tuple[str, ...]:
+    return ("heatreel", *sys.argv[1:])

@@ -1,0 +1,186 @@
+"""What the command line prints: errors, what a run found, the demo's table, facts about a source or a model."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from stages.errors import ExplainError
+
+if TYPE_CHECKING:
+    from pipeline.demo import DemoNumbers
+    from pipeline.manifest import RunFolder
+    from pipeline.summaries import TargetSummary
+
+# File names and labels are shown as they are: no emoji for ":x:", no colours for numbers.
+console = Console(soft_wrap=True, highlight=False, emoji=False)
+errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+MAX_FILMS, MAX_ROWS = 8, 40
+WORDS = ("source", "target", "top-1", "reliable")
+TITLES = {"support": "for (support)", "f_tc": "F-TC (hinders the target)", "f_ntc": "F-NTC (speaks for others)"}
+
+
+def print_error(error: ExplainError) -> None:
+    """`item: fact; remedy`, in red, on one line of the error stream."""
+    errors.print(f"[red]{escape(' '.join(str(error).split()))}[/red]")
+
+
+def print_outcome(folder: Path, *, is_demo: bool = False) -> None:
+    """What a person wants to know at the end of a run, and where the rest lies."""
+    from pipeline.manifest import RunFolder
+
+    run = RunFolder.open(folder)
+    if is_demo and any(run.summaries()):
+        from pipeline.demo import compare_with_truth
+
+        console.print(demo_table(compare_with_truth(folder), run.manifest.summary))
+    else:
+        console.print(run_table(run))
+    _print_failures(run)
+    print_paths(folder)
+
+
+def print_paths(folder: Path) -> None:
+    """The films and pictures (some of them) and the report of a run, a path a line."""
+    from pipeline.manifest import RunFolder
+
+    films = [folder / target.product for summary in RunFolder.open(folder).summaries() for target in summary.targets]
+    for film in films[:MAX_FILMS]:
+        console.print(f"film    {escape(str(film))}")
+    if len(films) > MAX_FILMS:
+        console.print(f"        and {len(films) - MAX_FILMS} more in {escape(str(folder))}")
+    report = folder / "report" / "index.html"
+    console.print(f"report  {escape(str(report))}" if report.is_file() else f"run     {escape(str(folder))}")
+
+
+def print_json(folder: Path, exit_code: int, *, is_demo: bool = False) -> None:
+    """The same for programs: one JSON object."""
+    from dataclasses import asdict
+
+    from pipeline.manifest import RunFolder
+
+    run = RunFolder.open(folder)
+    manifest, summaries = run.manifest, list(run.summaries())
+    content: dict[str, Any] = {
+        "run": str(folder),
+        "status": manifest.status,
+        "exit_code": exit_code,
+        "counts": manifest.counts,
+        "summary": manifest.summary,
+        "explanations": [asdict(summary) for summary in summaries],
+        "failures": [asdict(failure) for failure in run.failures()],
+    }
+    if is_demo and summaries:
+        content["demo"] = demo_json(folder)
+    _print_json(content)
+
+
+def demo_json(folder: Path) -> dict[str, Any]:
+    """The numbers of the demo's table."""
+    from dataclasses import asdict
+
+    from pipeline.demo import compare_with_truth
+
+    numbers = compare_with_truth(folder)
+    content = asdict(numbers)
+    for kind, objects in numbers.energy.items():
+        for name, energy in objects.items():
+            content["energy"][kind][name]["ratio"] = energy.ratio
+    return content
+
+
+def demo_table(numbers: "DemoNumbers", summary: Mapping[str, Any]) -> Table:
+    """Prediction, target, shares, fidelity, energy of each map inside each true mask, efficiency."""
+    table = Table(title="What the model saw in the shipped clip", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    clips = sum(numbers.predictions.values())
+    said = ", ".join(f"{escape(label)} in {count} of {clips} clips" for label, count in numbers.predictions.items())
+    table.add_row("prediction", said)
+    table.add_row(
+        "target", f"{escape(numbers.target)} (mean probability {numbers.mean_prob:.2f}); rival: {numbers.rival}"
+    )
+    shares = numbers.shares
+    table.add_row("evidence", f"for {shares['support']:.0%}   F-TC {shares['f_tc']:.0%}   F-NTC {shares['f_ntc']:.0%}")
+    table.add_row(
+        "fidelity",
+        f"held-out R² {numbers.q2:.2f}, 90 % intervals cover {numbers.coverage:.0%}: {numbers.verdict}",
+    )
+    for kind, objects in numbers.energy.items():
+        cells = [
+            f"{energy.share:.0%} on the {name}, {energy.ratio:.1f} x its area ({energy.area:.1%})"
+            for name, energy in objects.items()
+        ]
+        table.add_row(TITLES[kind], "\n".join(cells))
+    for name, text in speed_rows(summary):
+        table.add_row(name, text)
+    return table
+
+
+def run_table(run: "RunFolder") -> Table:
+    """One row for each source and target, at most some dozens."""
+    table = Table(show_edge=False, pad_edge=False)
+    for name in ("source", "target", "top-1", "probability", "for", "F-TC", "F-NTC", "held-out R²", "reliable"):
+        table.add_column(name, justify="left" if name in WORDS else "right")
+    for number, summary in enumerate(run.summaries()):
+        if number == MAX_ROWS:
+            table.add_row("and more: see the report")
+            break
+        for target in summary.targets:
+            table.add_row(Path(summary.uri).name, *_target_cells(target))
+    caption = "   ".join(f"{name} {text}" for name, text in speed_rows(run.manifest.summary))
+    table.caption = caption or None
+    return table
+
+
+def speed_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Efficiency and its parts, as far as the run has measured them."""
+    rows = []
+    if (efficiency := summary.get("efficiency")) is not None:
+        rate, bare = summary.get("evaluations_per_s"), summary.get("bare_evaluations_per_s")
+        beside = f" ({rate:.0f} of {bare:.0f} evaluations/s of the bare model)" if rate and bare else ""
+        rows.append(("efficiency", f"{efficiency:.2f}{beside}"))
+    if (share := summary.get("refine_share")) is not None:
+        rows.append(("refinement", f"{share:.1%} of the time"))
+    return rows
+
+
+def print_facts(facts: Mapping[str, object], *, as_json: bool) -> None:
+    """A list of names and values."""
+    if as_json:
+        _print_json(facts)
+        return
+    table = Table(show_header=False, show_edge=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in facts.items():
+        table.add_row(escape(name), escape("\n".join(value) if isinstance(value, list) else str(value)))
+    console.print(table)
+
+
+def _target_cells(target: "TargetSummary") -> list[str]:
+    shares = (target.share_for, target.share_f_tc, target.share_f_ntc)
+    verdict = f"{target.num_reliable_clips} of {target.num_clips} clips" if target.is_reliable else "no reliable signal"
+    return [
+        escape(target.target),
+        escape(target.top1),
+        f"{target.prob:.2f}",
+        *(f"{share:.0%}" for share in shares),
+        f"{target.q2:.2f}",
+        verdict,
+    ]
+
+
+def _print_failures(run: "RunFolder") -> None:
+    for failure in run.failures():
+        text = " ".join(f"{failure.uri}: {failure.reason}; {failure.remedy}".split())
+        errors.print(f"[red]{escape(text)}[/red]")
+
+
+def _print_json(content: Mapping[str, Any]) -> None:
+    console.print(json.dumps(content, indent=2, default=str, ensure_ascii=False), markup=False)

@@ -1,0 +1,124 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import SHORT_KEYS, Config, dotted_keys, load_config
+from pipeline.config_files import default_yaml, schema_json
+from stages.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        found |= flat(value, f"{key}.") if isinstance(value, dict) and value else {key: value}
+    return found
+
+
+def test_the_default_file_holds_every_key_with_its_default() -> None:
+    written = yaml.safe_load((CONFIGS / "default.yaml").read_text(encoding="utf-8"))
+    assert flat(written) == flat(Config().model_dump(mode="json"))
+    assert load_config(CONFIGS / "default.yaml") == Config()
+
+
+def test_the_generated_files_are_up_to_date() -> None:
+    assert (CONFIGS / "default.yaml").read_text(encoding="utf-8") == default_yaml(), "run `make files`"
+    assert (CONFIGS / "schema.json").read_text(encoding="utf-8") == schema_json(), "run `make files`"
+
+
+@pytest.mark.parametrize("name", ["image.yaml", "smoke.yaml"])
+def test_the_example_configurations_are_valid(name: str) -> None:
+    assert load_config(CONFIGS / name) != Config()
+
+
+def test_overrides_win_over_options_and_options_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("budget: 32\ntarget: '7'\nengine:\n  retries: 9\n")
+    config = load_config(file, options={"budget": 64, "target": "cat"}, overrides=["perturb.budget=128", "seed=5"])
+    assert (config.budget, config.seed) == (128, 5)
+    assert config.target == "cat"
+    assert config.engine.retries == 9
+
+
+def test_an_override_is_read_as_yaml() -> None:
+    config = load_config(
+        overrides=["engine.window_clips=null", "engine.batch_deadline_s=0.5", "score.substrate=freeze"]
+    )
+    assert config.engine.window_clips is None
+    assert config.engine.batch_deadline_s == 0.5
+    assert config.score.substrate == "freeze"
+
+
+def test_every_short_key_stands_for_a_setting() -> None:
+    assert set(SHORT_KEYS.values()) <= set(dotted_keys())
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("bugdet=5", "budget"),
+        ("engine.windowclips=5", "engine.window_clips"),
+        ("score.side_by_side=true", "render.side_by_side"),
+        ("scoer.substrate=blur", "score"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(override: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=[override])
+    assert f"did you mean {nearest}?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("budget=many", "perturb.budget"),
+        ("engine.retries=-1", "engine.retries"),
+        ("engine.kind=spark", "engine.kind"),
+        ("score.substrate=black", "score.substrate"),
+        ("engine=5", "engine"),
+    ],
+)
+def test_a_value_that_does_not_fit_names_its_key_and_shows_the_value(override: str, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=[override])
+    assert caught.value.item == key
+    assert override.partition("=")[2] in caught.value.fact
+
+
+@pytest.mark.parametrize("override", ["budget", "=3", "budget: 3"])
+def test_an_override_without_key_and_value_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="key=value"):
+        load_config(overrides=[override])
+
+
+def test_a_key_below_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not a section"):
+        load_config(overrides=["target=cat", "target.name=dog"])
+
+
+def test_files_that_are_missing_or_not_yaml_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "missing.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("engine: [1,\nbudget: 3\n")
+    with pytest.raises(ConfigError, match="not YAML at line"):
+        load_config(broken)
+    listed = tmp_path / "list.yaml"
+    listed.write_text("- budget\n")
+    with pytest.raises(ConfigError, match="holds no settings"):
+        load_config(listed)
+
+
+def test_options_of_a_box_reach_it_as_text() -> None:
+    config = load_config(overrides=["model.options.clip_len=8", "model.options.mean=[0, 0, 0]"])
+    assert config.model.options == {"clip_len": "8", "mean": "[0, 0, 0]"}
+
+
+def test_a_configuration_survives_the_trip_through_a_manifest() -> None:
+    config = load_config(overrides=["budget=64", "engine.resources.score.custom={a100: 1}"])
+    assert Config.model_validate(config.model_dump(mode="json")) == config

@@ -22,7 +22,6 @@ errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 MAX_FILMS, MAX_ROWS = 8, 40
 WORDS = ("source", "target", "top-1", "reliable")
-TITLES = {"support": "for (support)", "f_tc": "F-TC (hinders the target)", "f_ntc": "F-NTC (speaks for others)"}
 
 
 def print_error(error: ExplainError) -> None:
@@ -96,27 +95,25 @@ def demo_json(folder: Path) -> dict[str, Any]:
 
 def demo_table(numbers: "DemoNumbers", summary: Mapping[str, Any]) -> Table:
     """Prediction, target, shares, fidelity, energy of each map inside each true mask, efficiency."""
+    from pipeline.words import KIND_WORDS, verdict_words
+
     table = Table(title="What the model saw in the shipped clip", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
-    clips = sum(numbers.predictions.values())
+    found = numbers.summary
+    clips = found.num_clips
     said = ", ".join(f"{escape(label)} in {count} of {clips} clips" for label, count in numbers.predictions.items())
     table.add_row("prediction", said)
-    table.add_row(
-        "target", f"{escape(numbers.target)} (mean probability {numbers.mean_prob:.2f}); rival: {numbers.rival}"
-    )
-    shares = numbers.shares
-    table.add_row("evidence", f"for {shares['support']:.0%}   F-TC {shares['f_tc']:.0%}   F-NTC {shares['f_ntc']:.0%}")
-    table.add_row(
-        "fidelity",
-        f"held-out R² {numbers.q2:.2f}, 90 % intervals cover {numbers.coverage:.0%}: {numbers.verdict}",
-    )
+    table.add_row("target", f"{escape(found.target)}, mean probability {found.prob:.2f}; the rival: {numbers.rival}")
+    shares = f"for {found.share_for:.0%}   F-TC {found.share_f_tc:.0%}   F-NTC {found.share_f_ntc:.0%}"
+    table.add_row("evidence", shares)
+    table.add_row("fidelity", escape(verdict_words(found)))
     for kind, objects in numbers.energy.items():
         cells = [
             f"{energy.share:.0%} on the {name}, {energy.ratio:.1f} x its area ({energy.area:.1%})"
             for name, energy in objects.items()
         ]
-        table.add_row(TITLES[kind], "\n".join(cells))
+        table.add_row(KIND_WORDS[kind], "\n".join(cells))
     for name, text in speed_rows(summary):
         table.add_row(name, text)
     return table

@@ -3,6 +3,7 @@
 All numbers come from the run folder; the truth is where the generator of the clip drew its objects.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from pipeline.manifest import RunFolder
 from pipeline.results import read_explanations, read_rows
+from pipeline.summaries import TargetSummary
 from stages.evidence import EvidenceKind, decompose_arrays
 from stages.metrics import MaskEnergy, cover_of_cells, energy_in_mask
 from stages.records import Explanation
@@ -20,19 +23,14 @@ MAPS: tuple[EvidenceKind, ...] = ("support", "f_tc", "f_ntc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoNumbers:
-    """What the demo's table shows. `shares`: each map's part of all evidence; `energy[map][object]`.
+    """What the demo's table shows: the run's summary, and `energy[map][object]`, each map inside each true mask.
 
     `predictions`: how many clips the model gives each class as its first answer.
     """
 
-    target: str
+    summary: TargetSummary
     rival: str
     predictions: Mapping[str, int]
-    mean_prob: float
-    shares: Mapping[EvidenceKind, float]
-    q2: float
-    coverage: float
-    verdict: str
     energy: Mapping[EvidenceKind, Mapping[str, MaskEnergy]]
 
 
@@ -54,25 +52,19 @@ def compare_with_truth(run: Path) -> DemoNumbers:
     """Measure the first explanation of a demo run against the true masks."""
     from stages.demo.clips import RIVAL, demo_truth
 
-    explanation = next(read_explanations(run))
+    explanation, summary = next(read_explanations(run)), next(RunFolder.open(run).summaries())
     truth = demo_truth()
     maps = decompose_arrays(explanation.outputs, explanation.mean, explanation.var)
-    totals = {kind: float(maps[kind].sum(dtype=np.float64)) for kind in MAPS}
-    whole = sum(totals.values()) or 1.0
     clips = read_rows(run, "clips", explanation.source.id, explanation.target_idx)
-    answers = [row["top1"] for row in clips]
+    answers = Counter(str(row["top1"]) for row in clips)
     objects = {
-        name: cells_of(mask, explanation) for name, mask in (("protagonist", truth.protagonist), ("rival", truth.rival))
+        "protagonist": cells_of(truth.protagonist, explanation),
+        "rival": cells_of(truth.rival, explanation),
     }
     return DemoNumbers(
-        target=explanation.target,
+        summary=summary.targets[0],
         rival=RIVAL,
-        predictions={label: answers.count(label) for label in sorted(set(answers), key=answers.count, reverse=True)},
-        mean_prob=float(np.mean([row["prob"] for row in clips])),
-        shares={kind: total / whole for kind, total in totals.items()},
-        q2=float(np.median([fidelity.q2 for fidelity in explanation.fidelity])),
-        coverage=float(np.mean([fidelity.coverage for fidelity in explanation.fidelity])),
-        verdict=explanation.verdict,
+        predictions=dict(answers.most_common()),
         energy={kind: {name: energy_in_mask(maps[kind], cover) for name, cover in objects.items()} for kind in MAPS},
     )
 

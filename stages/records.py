@@ -346,10 +346,9 @@ class Explanation:
         expect(self.mean.shape[:2] == (len(self.outputs), len(self.pts_s)), "Explanation", "a map per output and frame")
 
     @property
-    def verdict(self) -> str:
-        """ "reliable", or "no reliable signal" when that holds for most of the clips."""
-        good = sum(fidelity.is_reliable for fidelity in self.fidelity)
-        return "reliable" if 2 * good > len(self.fidelity) else "no reliable signal"
+    def is_significant(self) -> bool:
+        """Whether any clip carries a signal that can be told from noise."""
+        return any(fidelity.is_reliable for fidelity in self.fidelity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

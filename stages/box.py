@@ -25,7 +25,8 @@ class BoxSpec(Settings):
 
     A clip is `clip_len` frames, `frame_step` source frames apart, each brought to `height` x `width` by `resize`:
     short_side_crop (shorter side to `short_side`, then centre crop), squash (aspect ratio not kept) or letterbox (kept,
-    bars in the mean colour). The box receives RGB in [0, 1]; `channel_order`, `value_scale`, `mean` and `std` describe
+    bars in the mean colour), bilinear; `antialias: false` for networks trained on plain bilinear (OpenCV, TensorFlow,
+    torchvision's and pytorchvideo's video models). The box receives RGB in [0, 1]; `channel_order`, `value_scale`, `mean` and `std` describe
     the normalisation that the box applies itself: (value_scale * x - mean) / std.
     `frames`: "clip" hands the clip over whole; "mean" means a 2-D model whose logits are averaged over the frames.
     """
@@ -37,6 +38,7 @@ class BoxSpec(Settings):
     width: int = Field(ge=1)
     resize: ResizeRule = "short_side_crop"
     short_side: int | None = None
+    antialias: bool = True
     channel_order: Literal["rgb", "bgr"] = "rgb"
     value_scale: float = 1.0
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)

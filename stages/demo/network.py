@@ -49,14 +49,21 @@ class DemoNet(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm3d(width) if batch_norm else nn.Identity() for width in CHANNELS)
         self.head = nn.Linear(2 * CHANNELS[-1], len(LABELS))
 
-    def forward(self, clips: Float[Tensor, "n c t h w"]) -> Float[Tensor, "n k"]:
-        """Logits of the classes in `LABELS` for normalised clips."""
+    def features(self, clips: Float[Tensor, "n c t h w"]) -> Float[Tensor, "n d gt gh gw"]:
+        """The last feature maps: a fourth of the frames, an eighth of the rows and columns."""
         x = clips.contiguous(memory_format=torch.channels_last_3d)  # twice as fast on CPUs
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = torch.relu_(norm(conv(x)))
-        features: Tensor = torch.cat([x.mean((2, 3, 4)), x.amax((2, 3, 4))], dim=1)
-        logits: Tensor = self.head(features)
+        return x
+
+    def classify(self, features: Float[Tensor, "n d gt gh gw"]) -> Float[Tensor, "n k"]:
+        """Logits of the classes in `LABELS` from the feature maps."""
+        logits: Tensor = self.head(torch.cat([features.mean((2, 3, 4)), features.amax((2, 3, 4))], dim=1))
         return logits
+
+    def forward(self, clips: Float[Tensor, "n c t h w"]) -> Float[Tensor, "n k"]:
+        """Logits of the classes in `LABELS` for normalised clips."""
+        return self.classify(self.features(clips))
 
 
 def load_demo_net(path: Path = WEIGHTS) -> DemoNet:
@@ -72,7 +79,7 @@ def load_demo_net(path: Path = WEIGHTS) -> DemoNet:
         raise ModelError(
             str(path), f"the demo's weights do not load ({reason})", "run `python -m stages.demo.train`"
         ) from error
-    return net.to(memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    return net.to(memory_format=torch.channels_last_3d).eval()
 
 
 def load_demo_box() -> BlackBox:

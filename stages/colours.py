@@ -1,8 +1,8 @@
 """Signed colours: orange is for, blue against, zero transparent; computed once, in OKLab, as small tables.
 
 In: values divided by the colour scale (-1 ... 1) and how much of the colour is left where a value is not significant.
-Out: colour and opacity, in RGB for pictures and in BT.709 YUV for films. Both arms have the same lightness and chroma, so
-neither side looks stronger; blue and orange stay apart for colour-blind eyes, as do the two blues (by lightness).
+Out: colour and opacity, in RGB for pictures and in BT.709 YUV for films. Both arms have the same opacity and nearly the
+same chroma, so neither side looks stronger; colour-blind eyes tell orange from blue, and the two blues by lightness.
 OKLab: Ottosson 2020, "A perceptual color space for image processing".
 """
 
@@ -27,8 +27,8 @@ ALPHA_POWER = 0.85  # below 1: small values rise out of the picture a little ear
 # Arms as (hue in degrees, lightness and chroma where the value is small, ... where it is at the end of the scale).
 _Arm = tuple[float, float, float, float, float, float]
 _ARMS: Mapping[str, _Arm] = {
-    "for": (75.0, 0.86, 0.13, 48.0, 0.68, 0.19),
-    "f_tc": (240.0, 0.86, 0.08, 259.0, 0.58, 0.20),
+    "for": (68.0, 0.80, 0.16, 46.0, 0.67, 0.20),
+    "f_tc": (244.0, 0.74, 0.14, 260.0, 0.57, 0.21),
     "f_ntc": (188.0, 0.92, 0.09, 186.0, 0.80, 0.13),
     "uncertainty": (320.0, 0.90, 0.07, 322.0, 0.66, 0.20),
 }
@@ -83,8 +83,8 @@ def _solid(name: str, at: float) -> Rgb:
 
 
 # Solid colours for words, areas and legends.
-FOR = _solid("for", 0.75)
-F_TC = _solid("f_tc", 0.75)
+FOR = _solid("for", 0.6)
+F_TC = _solid("f_tc", 0.45)
 F_NTC = _solid("f_ntc", 0.75)
 UNCERTAINTY = _solid("uncertainty", 0.75)
 TITLE_COLOURS: Mapping[LayerKind, Rgb] = {
@@ -137,14 +137,11 @@ def over(background: UInt8[np.ndarray, "*s 3"], kind: LayerKind, values: Float[n
     return np.asarray(mixed.round().astype(np.uint8))
 
 
-def hatch(picture: UInt8[np.ndarray, "h w 3"], period_px: int) -> None:
-    """Grey diagonal lines over a dimmed picture, in place: the model never saw this."""
-    if not picture.size:
-        return
-    y, x = np.ogrid[: picture.shape[0], : picture.shape[1]]
-    is_line = (y + x) % period_px < max(1, period_px // 5)
-    dimmed = (picture.mean(axis=-1, keepdims=True) * 0.35 + 34).astype(np.uint8)
-    picture[:] = np.where(is_line[..., None], np.uint8(128), dimmed)
+def hatch_lines(height: int, width: int, *, period_px: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Grey diagonal lines on black; the maximum with a dimmed picture says that the model never saw it."""
+    y, x = np.ogrid[:height, :width]
+    lines = np.where((y + x) % period_px < max(1, period_px // 8), np.uint8(108), np.uint8(0))
+    return np.repeat(lines[..., None], 3, axis=-1)
 
 
 def checkerboard(height: int, width: int, cell_px: int) -> UInt8[np.ndarray, "h w 3"]:

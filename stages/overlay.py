@@ -1,8 +1,8 @@
 """Grid maps over pictures: the one place where the grid of the model's input meets the pixels people look at.
 
-In: a map (Gh Gw), already divided by the colour scale, and where it is significant. Out: the same pixels, tinted, in RGB
-(pictures) or in the planes of YUV 4:2:0 (films). The grid covers the model's input and is drawn back through the clip's
-Geometry with UPSAMPLING: bilinear never invents a sign, a halo or a maximum that the grid does not have.
+In: a map (Gh Gw), already divided by the colour scale, and where it is significant. Out: the same pixels, tinted, in
+RGB (pictures) or in the planes of YUV 4:2:0 (films). The grid covers the model's input and is drawn back through the
+clip's Geometry with UPSAMPLING: bilinear never invents a sign, a halo or a maximum that the grid does not have.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,9 @@ UPSAMPLING = "bilinear between cell centres, edge cells extended to the border o
 # Above this many pixels the luma plane is tinted in 2 x 2 blocks: not to be seen, and twice as fast.
 FINE_PIXELS = 500_000
 
+# A line is drawn around significant evidence above this share of the colour scale.
+OUTLINE_AT = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
@@ -31,7 +34,7 @@ class Layer:
 
 
 def interpolation(positions: Float[np.ndarray, " n"], num_cells: int) -> Float32[np.ndarray, "n cells"]:
-    """Row i holds the bilinear weights of the cells at a position in [0, num_cells], cell c being centred at c + 0.5."""
+    """Row i: the bilinear weights of the cells at position i in [0, num_cells]; cell c is centred at c + 0.5."""
     centred = np.clip(positions - 0.5, 0, num_cells - 1)
     low = np.minimum(centred.astype(np.intp), max(num_cells - 2, 0))
     high = np.minimum(low + 1, num_cells - 1)
@@ -53,11 +56,22 @@ def blend(plane: UInt8[np.ndarray, "h w"], colour: UInt8[np.ndarray, "h w"], alp
     plane[:] = step  # between the two by construction: the cast cannot wrap
 
 
+def outline(inside: Bool[np.ndarray, "h w"], thick: int) -> Bool[np.ndarray, "h w"]:
+    """The pixels inside that lie within `thick` of the outside, along an axis; the array's border is no outside."""
+    core = inside.copy()
+    core[thick:] &= inside[:-thick]
+    core[:-thick] &= inside[thick:]
+    core[:, thick:] &= inside[:, :-thick]
+    core[:, :-thick] &= inside[:, thick:]
+    return np.asarray(inside & ~core)
+
+
 class Overlay:
     """Draws maps of one geometry and grid over pictures of one size (source pixels times `zoom`)."""
 
     def __init__(self, geometry: Geometry, grid: tuple[int, int], size: tuple[int, int]) -> None:
         self.size = size
+        self.line_px = max(1, round(min(size) / 240))
         g = geometry
         zoom_y, zoom_x = size[0] / g.source_h_px, size[1] / g.source_w_px
         start_y, end_y = g.offset_y_px * zoom_y, (g.offset_y_px + g.scale_y * g.model_h_px) * zoom_y
@@ -89,8 +103,13 @@ class Overlay:
         return np.asarray((rows @ grid.astype(np.float32)) @ columns)
 
     def _index(self, layer: Layer, step: int) -> np.ndarray:
-        weight = np.where(layer.is_significant, np.float32(1), np.float32(layer.fade))
-        return colour_index(self.upsample(layer.values, step), self.upsample(weight, step))
+        """Rows of the colour table: the map, and a line of the full colour around what exceeds OUTLINE_AT."""
+        values = self.upsample(layer.values, step)
+        weight = self.upsample(np.where(layer.is_significant, np.float32(1), np.float32(layer.fade)), step)
+        for sign in (1, -1):
+            is_line = outline(values * (sign * weight) > OUTLINE_AT, max(1, self.line_px // step))
+            values[is_line], weight[is_line] = sign, 1
+        return colour_index(values, weight)
 
     def draw_rgb(self, picture: UInt8[np.ndarray, "h w 3"], layer: Layer) -> None:
         """Tint an RGB picture in place."""

@@ -1,0 +1,134 @@
+"""The books of the scheduler: open videos, clips on their way, credits, and the small steps that keep them consistent.
+
+Every step that others must know of leaves an event. Decisions are taken elsewhere (`admission.py`, `scheduler.py`).
+"""
+
+from collections import deque
+
+from pipeline.batching import RowQueue
+from pipeline.jobs import Job, Video
+from pipeline.window import Limits, Window
+from pipeline.work import Event, FramesDropped, JobEnded, JobStarted, PeeksDone, Piece, Purpose, StageName, VideoEnded
+from pipeline.workers import Workers
+
+
+class Ledger:
+    """All state of the scheduler. `clip_bytes`: what a clip is expected to hold until it has been read."""
+
+    def __init__(self, limits: Limits, *, clip_bytes: int, rows_per_clip: int) -> None:
+        self.limits = limits
+        self.clip_bytes = clip_bytes
+        self.rows_per_clip = rows_per_clip
+        self.window = Window(limits)
+        self.rows = RowQueue(deadline_s=limits.deadline_s, starvation_s=limits.starvation_s)
+        self.workers = Workers(limits)
+        self.videos: dict[str, Video] = {}
+        self.jobs: dict[int, Job] = {}
+        self.homes: dict[int, int] = {}  # job -> the scorer that saw it last
+        self.to_refine: deque[int] = deque()
+        self.later: list[tuple[float, int, StageName]] = []  # a heap of retries: (not before, job, stage)
+        self.events: list[Event] = []
+        self.is_stopping = False
+        self._next_job = 0
+
+    def start(self, video: Video, clip_idx: int, purpose: Purpose) -> Job:
+        """Take in a clip."""
+        job = Job(id=self._next_job, video=video.name, clip_idx=clip_idx, purpose=purpose)
+        self._next_job += 1
+        self.jobs[job.id] = job
+        video.jobs.add(job.id)
+        self.window.num_open += job.is_in_window
+        self.events.append(JobStarted(job.id, video.name, clip_idx, purpose))
+        return job
+
+    def queue(self, job: Job, stage: StageName) -> None:
+        """Let a job wait for a stage; refinement waits until the target is known."""
+        video = self.videos[job.video]
+        if stage == "decode":
+            video.again.append(job.id)
+        elif video.is_gated:
+            video.held.append(job.id)
+        else:
+            self.to_refine.append(job.id)
+
+    def unqueue(self, job: Job) -> None:
+        """The job does not wait for refinement any more."""
+        held = self.videos[job.video].held
+        for waiting in (self.to_refine, held):
+            if job.id in waiting:
+                waiting.remove(job.id)
+
+    def ask(self, job: Job, now: float) -> None:
+        """Let the current round of a job wait for the scorers."""
+        home = self.homes.get(job.id)
+        self.rows.put(
+            Piece(job.id, job.round_idx, 0, job.rows), now, home if self.workers.is_up("score", home) else None
+        )
+
+    def hold(self, job: Job, nbytes: int) -> None:
+        """Account for the bytes of a job."""
+        self.window.num_bytes += nbytes - job.nbytes
+        job.nbytes = nbytes
+
+    def drop_frames(self, job: Job) -> None:
+        """The pixels of a job are not needed any more."""
+        self.hold(job, 0)
+        if job.has_frames:
+            job.has_frames = False
+            self.events.append(FramesDropped(job.id))
+
+    def give_up(self, job: Job, stage: StageName) -> None:
+        """A stage could not do a job: the clip is left out, the rest of the video goes on."""
+        video = self.videos[job.video]
+        if job.purpose in ("stream", "replay"):
+            video.skip(job.clip_idx)
+        self.end(job, stage)
+
+    def end(self, job: Job, failed_in: StageName | None = None) -> None:
+        """The job leaves the pipeline, well or not."""
+        video = self.videos[job.video]
+        self.drop_frames(job)
+        self.rows.drop(job.id)
+        video.jobs.discard(job.id)
+        video.is_unseen &= job.clip_idx > 0
+        video.num_replaying -= job.purpose == "replay"
+        self.window.num_open -= job.is_in_window
+        self.homes.pop(job.id, None)
+        del self.jobs[job.id]
+        self.events.append(JobEnded(job.id, failed_in))
+        if job.purpose == "peek" or job.is_first_look:
+            self.answer_peek(video)
+
+    def answer_peek(self, video: Video) -> None:
+        """One of the clips looked at before the target is chosen is settled."""
+        video.num_peeks -= 1
+        self.check_peeks(video)
+
+    def check_peeks(self, video: Video) -> None:
+        """Say so when all of them are."""
+        if video.is_gated and video.num_peeks == 0 and not video.is_failed:
+            self.events.append(PeeksDone(video.name))
+
+    def start_over(self, video: Video) -> None:
+        """The sink lost its state: write the video again, from the journal."""
+        if video.is_failed:
+            self.end_video(video)
+            return
+        for job_id in [job for job in video.jobs if self._is_written(video, self.jobs[job])]:
+            self.end(self.jobs[job_id])
+        video.start_over()
+
+    def end_video(self, video: Video) -> None:
+        """Nothing more will happen to this video."""
+        for job_id in list(video.jobs):
+            self.end(self.jobs[job_id])
+        del self.videos[video.name]
+        is_complete = video.num_sunk > 0 and not (video.is_failed or video.is_cut)
+        self.events.append(VideoEnded(video.name, is_complete))
+
+    def backoff(self, attempts: int) -> float:
+        """How long to wait before attempt number `attempts` + 1."""
+        return self.limits.backoff_s * 2.0 ** max(attempts - 1, 0)
+
+    def _is_written(self, video: Video, job: Job) -> bool:
+        return job.purpose == "verify" or (job.purpose != "peek" and job.clip_idx < video.next_sink)

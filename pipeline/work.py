@@ -1,0 +1,147 @@
+"""The words that scheduler, coordinator and engines share: what can be asked of a worker, and what has happened.
+
+Only ids, counts and bytes: no pixels, no masks, no scores. A `Task` is one request to one worker; its `seq` never
+repeats, so that an answer which comes late or twice is recognised and ignored. A `job` is one clip on its way.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+StageName = Literal["decode", "score", "refine", "sink"]
+Purpose = Literal["peek", "stream", "replay", "verify"]
+SinkAction = Literal["add", "finish", "close"]
+
+STAGES: tuple[StageName, ...] = ("decode", "score", "refine", "sink")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Mask rows [start, stop) of one round of one job."""
+
+    job: int
+    round_idx: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One request to worker number `worker` of a stage."""
+
+    seq: int
+    worker: int
+
+    @property
+    def stage(self) -> StageName:
+        """The stage whose workers can do this."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeTask(Task):
+    """Read one clip."""
+
+    job: int
+
+    @property
+    def stage(self) -> StageName:
+        """The stage whose workers can do this."""
+        return "decode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreTask(Task):
+    """One batch for the box, filled from any number of clips; `size` is what the scorer could have taken."""
+
+    pieces: tuple[Piece, ...]
+    size: int
+
+    @property
+    def stage(self) -> StageName:
+        """The stage whose workers can do this."""
+        return "score"
+
+    @property
+    def rows(self) -> int:
+        """Masks in the batch."""
+        return sum(len(piece) for piece in self.pieces)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefineTask(Task):
+    """Turn the evidence of one clip into maps, or into more masks."""
+
+    job: int
+
+    @property
+    def stage(self) -> StageName:
+        """The stage whose workers can do this."""
+        return "refine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkTask(Task):
+    """Write: add the maps of `jobs` (in clip order), finish the frames of a video, or close its files."""
+
+    video: str
+    epoch: int
+    action: SinkAction
+    jobs: tuple[int, ...] = ()
+
+    @property
+    def stage(self) -> StageName:
+        """The stage whose workers can do this."""
+        return "sink"
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """A clip was taken in: the coordinator opens a place for its data."""
+
+    job: int
+    video: str
+    clip_idx: int
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class RoundScored:
+    """Every row of the job's current round has been answered."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeeksDone:
+    """All clips that were to be looked at before the target is chosen have been scored, or cannot be."""
+
+    video: str
+
+
+@dataclass(frozen=True, slots=True)
+class FramesDropped:
+    """No more questions will be asked about this job's pixels: let them go."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """The job left the pipeline. `failed_in` names the stage that gave it up, None when all went well."""
+
+    job: int
+    failed_in: StageName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VideoEnded:
+    """Nothing more will happen to this video. `is_complete`: its files were closed in order."""
+
+    video: str
+    is_complete: bool
+
+
+Event = JobStarted | RoundScored | PeeksDone | FramesDropped | JobEnded | VideoEnded

@@ -53,7 +53,6 @@ def demo(
     """Explain the shipped clip with the shipped model, and compare the maps with the truth that is known of it."""
     with _one_line_errors(debug):
         from pipeline import demo as shipped
-        from pipeline.runner import run
 
         settings = opt.read_config(
             config,
@@ -67,6 +66,8 @@ def demo(
             seed=seed,
             side_by_side=side_by_side,
         )
+        from pipeline.runner import run
+
         folder = out or opt.default_out("demo")
         sources = [str(shipped.clip_path())]
         outcome = run(settings, sources, folder, overwrite=overwrite, is_quiet=quiet or as_json, command=_command())
@@ -101,8 +102,6 @@ def explain(
 ) -> None:
     """Turn videos or pictures into heat-map films, tables, arrays and a report."""
     with _one_line_errors(debug):
-        from pipeline.runner import run
-
         settings = opt.read_config(
             config,
             overrides,
@@ -120,6 +119,8 @@ def explain(
             seed=seed,
             side_by_side=side_by_side,
         )
+        from pipeline.runner import run
+
         folder = out or opt.default_out(sources[0])
         outcome = run(settings, sources, folder, overwrite=overwrite, is_quiet=quiet or as_json, command=_command())
         _finish(folder, outcome.exit_code, is_quiet=quiet, as_json=as_json)
@@ -156,7 +157,7 @@ def verify(run: Run, as_json: opt.Json = False, debug: opt.Debug = False) -> Non
 
         result = verify_run(run)
         print_verification(result, as_json=as_json)
-        if not result.is_sound:
+        if not result.is_ok:
             raise typer.Exit(EXIT_FAILED)
 
 

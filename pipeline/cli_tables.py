@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.demo import DemoNumbers
     from pipeline.manifest import RunFolder
     from pipeline.summaries import TargetSummary
+    from pipeline.verify import Verification
 
 # File names and labels are shown as they are: no emoji for ":x:", no colours for numbers.
 console = Console(soft_wrap=True, highlight=False, emoji=False)
@@ -158,6 +159,22 @@ def print_facts(facts: Mapping[str, object], *, as_json: bool) -> None:
     for name, value in facts.items():
         table.add_row(escape(name), escape("\n".join(value) if isinstance(value, list) else str(value)))
     console.print(table)
+
+
+def print_verification(result: "Verification", *, as_json: bool) -> None:
+    """How many checks of each kind hold, and everything that does not."""
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json({"is_ok": result.is_ok, "checks": [asdict(check) for check in result.checks]})
+        return
+    for what in dict.fromkeys(check.what for check in result.checks):
+        checks = [check for check in result.checks if check.what == what]
+        sound = sum(check.is_ok for check in checks)
+        last = f": {escape(checks[0].fact)}" if len(checks) == 1 else ""
+        console.print(f"{what:8} {sound} of {len(checks)} sound{last}")
+    for fault in result.faults:
+        errors.print(f"[red]{escape(fault.item)}: {escape(fault.fact)}[/red]")
 
 
 def _target_cells(target: "TargetSummary") -> list[str]:

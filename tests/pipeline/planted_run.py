@@ -1,9 +1,13 @@
 """Small records with known content for the tests of the run folder."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import av
 import numpy as np
 
+from pipeline.files import hash_file
+from pipeline.sink import SinkSpec, VideoSink
 from pipeline.summaries import TargetSummary, VideoSummary
 from stages.records import (
     BankSpec,
@@ -17,6 +21,7 @@ from stages.records import (
     Scores,
     VideoSource,
 )
+from stages.render import RenderConfig
 
 OUTPUTS = ("z_t", "lse_n", "log_odds")
 GEOMETRY = Geometry(source_h_px=48, source_w_px=64, model_h_px=24, model_w_px=32, scale_y=2.0, scale_x=2.0)
@@ -135,3 +140,46 @@ def summary(video_id: str = "v", **changes: object) -> VideoSummary:
         outputs={f"films/{video_id}.mp4": "ff"},
     )
     return replace(known, **changes)  # type: ignore[arg-type]  # tests name real fields
+
+
+def write_video(path: Path, *, num_frames: int = 12, height: int = 48, width: int = 64) -> Path:
+    """A real, tiny H.264 file at 10 frames a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for idx in range(num_frames):
+            picture = np.full((height, width, 3), 40 + 10 * idx, np.uint8)
+            picture[idx : idx + 12, idx : idx + 16] = (220, 120, 40)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def sink_spec(
+    run: Path, video: Path, *, video_id: str = "v", targets: tuple[int, ...] = (1,), **render: object
+) -> SinkSpec:
+    return SinkSpec(
+        run=str(run),
+        source=source(video_id, uri=str(video), num_frames=12, sha256=hash_file(video)),
+        targets=targets,
+        labels=("dog", "cat", "<b>bird</b>", "fish", "newt"),
+        model="planted",
+        render=RenderConfig(**render),  # type: ignore[arg-type]  # tests name real settings
+    )
+
+
+def run_sink(spec: SinkSpec, *, num_clips: int = 3, is_reliable: bool = True, has_answers: bool = True) -> VideoSummary:
+    """Three clips of four frames through a sink; a removed region halves the logit of the target."""
+    sink = VideoSink(spec)
+    for clip_idx in range(num_clips):
+        info = clip_info(spec.source.id, clip_idx)
+        sink.add(info, [saliency(info, target_idx=t, is_reliable=is_reliable) for t in spec.targets], seconds=0.5)
+    questions = sink.finish(num_clips * 4)
+    return sink.close([answer(question) for question in questions] if has_answers else ())
+
+
+def answer(question: MaskBatch) -> Scores:
+    values = np.zeros((len(question), 5), np.float32)
+    values[:, 1] = [2.0, *[-1.0] * (len(question) - 1)]
+    return Scores(clip_id=question.clip_id, round_idx=question.round_idx, ids=question.ids, values=values)

@@ -25,9 +25,9 @@ class BoxSpec(Settings):
 
     A clip is `clip_len` frames, `frame_step` source frames apart, each brought to `height` x `width` by `resize`:
     short_side_crop (shorter side to `short_side`, then centre crop), squash (aspect ratio not kept) or letterbox (kept,
-    bars in the mean colour), bilinear; `antialias: false` for networks trained on plain bilinear (OpenCV, TensorFlow,
-    torchvision's and pytorchvideo's video models). The box receives RGB in [0, 1]; `channel_order`, `value_scale`, `mean` and `std` describe
-    the normalisation that the box applies itself: (value_scale * x - mean) / std.
+    bars in the mean colour). Resizing is bilinear; `antialias: false` suits networks trained on the plain kind (OpenCV,
+    TensorFlow, the video models of torchvision and pytorchvideo). The box receives RGB in [0, 1]; `channel_order`,
+    `value_scale`, `mean` and `std` describe the normalisation that it applies itself: (value_scale * x - mean) / std.
     `frames`: "clip" hands the clip over whole; "mean" means a 2-D model whose logits are averaged over the frames.
     """
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from pipeline.files import hash_json
 from pipeline.sections import EngineConfig, ModelConfig
 from stages.aggregate import AggregateConfig
 from stages.base import Settings
@@ -31,6 +32,14 @@ SHORT_KEYS = {
     "method": "refine.method",
     "substrate": "score.substrate",
     "device": "score.device",
+}
+
+# How fast, where and how pretty; nothing of it changes a number of the result.
+NOT_IN_FINGERPRINT: Mapping[str, set[str] | bool] = {
+    "engine": True,
+    "render": True,
+    "decode": {"max_open"},
+    "score": {"device", "batch_size", "max_batch_bytes", "cached_clips"},
 }
 
 
@@ -58,6 +67,10 @@ class Config(Settings):
     def seed(self) -> int:
         """Every random choice derives from this, the clip and the round."""
         return self.perturb.seed
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that can change a number of the result."""
+        return hash_json(self.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT))
 
 
 def load_config(

@@ -122,3 +122,10 @@ def test_options_of_a_box_reach_it_as_text() -> None:
 def test_a_configuration_survives_the_trip_through_a_manifest() -> None:
     config = load_config(overrides=["budget=64", "engine.resources.score.custom={a100: 1}"])
     assert Config.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_the_fingerprint_covers_what_changes_a_number_and_nothing_else() -> None:
+    same = load_config(overrides=["engine.kind=ray", "score.device=cpu", "score.batch_size=3", "render.crf=30"])
+    assert same.fingerprint() == Config().fingerprint()
+    for override in ("seed=1", "score.substrate=mean", "score.precision=bf16", "target=cat", "model.weights=a.pt"):
+        assert load_config(overrides=[override]).fingerprint() != Config().fingerprint(), override

@@ -38,7 +38,7 @@ class Verification:
     checks: tuple[Check, ...]
 
     @property
-    def is_sound(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether nothing is wrong."""
         return all(check.is_ok for check in self.checks)
 

@@ -1,5 +1,6 @@
 """A sink fed with maps leaves films, stores and rows that say what the maps say, and the same ones when fed again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -7,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
+from PIL import Image
 from planted_run import OUTPUTS, answer, clip_info, run_sink, saliency, sink_spec, write_video
 
 from pipeline.artifacts import merge_tables, part_path
@@ -151,3 +153,19 @@ def test_a_clip_without_a_map_for_every_target_is_a_bug(spec: SinkSpec) -> None:
     info = clip_info("v", 0)
     with pytest.raises(ValueError, match="one map for each"):
         VideoSink(spec).add(info, [])
+
+
+def test_a_picture_becomes_a_png(tmp_path: Path) -> None:
+    picture = tmp_path / "p.png"
+    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(picture)
+    spec = sink_spec(tmp_path / "run", picture)
+    spec = replace(spec, source=replace(spec.source, kind="image", num_frames=1))
+    sink = VideoSink(spec)
+    info = clip_info("v", 0, length=1)
+    sink.add(info, [saliency(info)])
+    summary = sink.close([answer(question) for question in sink.finish(1)])
+    product = Path(spec.run) / summary.targets[0].product
+    assert product.parent.name == "pictures"
+    with Image.open(product) as image:
+        assert image.format == "PNG"
+    assert (summary.num_frames, summary.duration_s) == (1, 0.0)

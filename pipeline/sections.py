@@ -42,7 +42,7 @@ class ModelConfig(Settings):
 class WorkerResources(Settings):
     """What one Ray worker of a stage occupies."""
 
-    num_cpus: float = Field(default=1.0, ge=0)
+    num_cpus: float = Field(default=1.0, ge=0, description="CPUs that Ray sets aside; fractions are fine")
     num_gpus: float | None = Field(
         default=None, ge=0, description="null: one for a scorer where there are GPUs, else none"
     )

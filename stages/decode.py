@@ -27,7 +27,7 @@ from stages.video_io import Backend, Frame, find_frame, first_pts_s, read_frames
 class DecodeConfig(Settings):
     """How sources are read and cut into clips. Times count from the first frame of the source."""
 
-    backend: Backend = "pyav"
+    backend: Backend = Field(default="pyav", description="pyav, or decord where it can read the file")
     clip_stride: int | None = Field(default=None, ge=1, description="Frames between clip starts; None: half a clip")
     from_s: float = Field(default=0.0, ge=0, description="Explain from this second on")
     to_s: float | None = Field(default=None, gt=0, description="Explain up to this second; None: to the end")

@@ -18,9 +18,9 @@ FAMILY_OF_METHOD = {"gp": "mixture", "rise": "rise", "centred-rise": "rise", "oc
 class PerturbConfig(Settings):
     """Which masks are asked about. `budget` counts calls of the box per clip, the two anchors included."""
 
-    budget: int = Field(default=256, ge=NUM_ANCHORS + 2)
-    family: MaskFamily = "auto"
-    seed: int = 0
+    budget: int = Field(default=256, ge=NUM_ANCHORS + 2, description="evaluations of the box for each clip")
+    family: MaskFamily = Field(default="auto", description="kind of masks; auto: the method's own")
+    seed: int = Field(default=0, ge=0, description="every random choice derives from it, the clip and the round")
 
     def bank_family(self, method: str) -> str:
         """The mask family for a method: the user's, else the method's own."""

@@ -36,12 +36,14 @@ WORTHWHILE_GAIN = 1.04
 class ScoreConfig(Settings):
     """How the box is run: substrate, device, precision, batch size (None: found by trying, once)."""
 
-    substrate: Literal["blur", "mean", "noise", "freeze", "median"] = "blur"
+    substrate: Literal["blur", "mean", "noise", "freeze", "median"] = Field(
+        default="blur", description="what replaces a hidden voxel: blur, mean, noise, freeze, median"
+    )
     device: str = Field(default="auto", description="auto: cuda when there is one; else a torch device name")
-    precision: Literal["fp32", "bf16"] = "fp32"
-    batch_size: int | None = Field(default=None, ge=1)
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="fp32 or bf16 (autocast)")
+    batch_size: int | None = Field(default=None, ge=1, description="None: found by trying, once per device")
     max_batch_bytes: int = Field(default=2 << 30, ge=1 << 20, description="bound of one batch of perturbed clips")
-    cached_clips: int = Field(default=8, ge=1)
+    cached_clips: int = Field(default=8, ge=1, description="clips that a scorer keeps on its device")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,10 @@
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from pipeline.config import SHORT_KEYS, Config, dotted_keys, load_config
 from pipeline.config_files import default_yaml, schema_json
@@ -129,3 +130,16 @@ def test_the_fingerprint_covers_what_changes_a_number_and_nothing_else() -> None
     assert same.fingerprint() == Config().fingerprint()
     for override in ("seed=1", "score.substrate=mean", "score.precision=bf16", "target=cat", "model.weights=a.pt"):
         assert load_config(overrides=[override]).fingerprint() != Config().fingerprint(), override
+
+
+def test_every_setting_says_what_it_is() -> None:
+    silent = [key for key, description in described_keys(Config, "") if not description]
+    assert silent == []
+
+
+def described_keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str | None]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from described_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.description

@@ -143,8 +143,16 @@ def speed_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         rate, bare = summary.get("evaluations_per_s"), summary.get("bare_evaluations_per_s")
         beside = f" ({rate:.0f} of {bare:.0f} evaluations/s of the bare model)" if rate and bare else ""
         rows.append(("efficiency", f"{efficiency:.2f}{beside}"))
-    if (share := summary.get("refine_share")) is not None:
-        rows.append(("refinement", f"{share:.1%} of the time"))
+    shares = {
+        "scorers busy": summary.get("scorer_busy_share"),
+        "batches filled": summary.get("batch_fill"),
+        "refinement": summary.get("refine_share"),
+    }
+    if known := [f"{name} {share:.1%}" for name, share in shares.items() if share is not None]:
+        rows.append(("time", ", ".join(known)))
+    if memory := summary.get("peak_memory_bytes"):
+        total = sum(memory.values())
+        rows.append(("memory", f"{total / 1e9:.2f} GB at its peak, all processes"))
     return rows
 
 

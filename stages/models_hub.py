@@ -106,7 +106,8 @@ def pytorchvideo_box(name: str, weights: str | None, options: Mapping[str, str])
 
 
 def _build(name: str, constructor: Any, options: Mapping[str, str]) -> nn.Module:
-    arguments: dict[str, int] = {}
+    # The constructor's own default is Kinetics' 400, but its weights are ImageNet's.
+    arguments = {"head_num_classes": 1000} if name == "mvit_base_16" else {}
     if "num_classes" in options:
         called = next((argument for part, argument in _CLASS_ARGUMENTS if part in name), "model_num_class")
         arguments[called] = int(options["num_classes"])

@@ -109,7 +109,11 @@ def _check_arguments(factory: Factory, arguments: Mapping[str, str], item: str) 
             raise ConfigError(
                 item, f"the factory takes no option {unknown[0]!r}", f"did you mean {nearest(unknown[0], known)}?"
             ) from error
-        remedy = "give --weights PATH" if "'weights'" in str(error) else "give the options that the factory needs"
+        remedy = (
+            "give --weights PATH"
+            if "missing a required argument: 'weights'" in str(error)
+            else "give the options that the factory needs"
+        )
         raise ConfigError(item, f"the factory cannot be called with these options ({error})", remedy) from error
 
 

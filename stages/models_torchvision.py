@@ -106,6 +106,7 @@ def _spec(name: str, entry: Any) -> BoxSpec:
         "width": crop[-1],
         "resize": "short_side_crop",
         "short_side": min(resize),
+        "antialias": bool(getattr(transforms, "antialias", False)),  # video presets resize without
         "mean": tuple(transforms.mean),
         "std": tuple(transforms.std),
         "labels": tuple(entry.meta["categories"]),

@@ -52,7 +52,8 @@ class Arrays(nn.Module):
 
     def conv(self, name: str, x: Tensor, stride: int = 1, groups: int = 1) -> Tensor:
         weight, bias = self.get_buffer(f"{name}_weight"), self.get_buffer(f"{name}_bias")
-        return F.conv2d(same_padding(x, weight.shape[-1], stride), weight, bias, stride=stride, groups=groups)
+        padded = same_padding(x, weight.shape[-1], stride) if weight.shape[-1] > 1 else x
+        return F.conv2d(padded, weight, bias, stride=stride, groups=groups)
 
 
 class Layer(Arrays):
@@ -119,6 +120,7 @@ def box(weights: str, labels: str | None = None, frame_step: str = "5") -> Torch
         height=172,
         width=172,
         resize="squash",
+        antialias=False,
         labels=find_labels(weights, labels),
     )
     arrays = read_weights(weights)

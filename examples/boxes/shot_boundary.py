@@ -44,6 +44,7 @@ def box(weights: str) -> TorchBox:
         height=64,
         width=64,
         resize="squash",
+        antialias=False,
         channel_order="bgr",
         labels=LABELS,
     )

@@ -30,7 +30,7 @@ _ARMS: Mapping[str, _Arm] = {
     "for": (68.0, 0.80, 0.16, 46.0, 0.67, 0.20),
     "f_tc": (244.0, 0.74, 0.14, 260.0, 0.57, 0.21),
     "f_ntc": (188.0, 0.92, 0.09, 186.0, 0.80, 0.13),
-    "uncertainty": (320.0, 0.90, 0.07, 322.0, 0.66, 0.20),
+    "uncertainty": (318.0, 0.78, 0.14, 322.0, 0.64, 0.21),
 }
 
 # Which arm stands below and above zero in each kind of layer.
@@ -124,8 +124,11 @@ def colour_table(kind: LayerKind, space: Literal["rgb", "yuv"] = "rgb") -> Colou
 def colour_index(values: Float[np.ndarray, "*s"], weight: Float[np.ndarray, "*s"]) -> Int[np.ndarray, "*s"]:
     """Row of a ColourTable for values in units of the scale (clipped to -1 ... 1) and weights in [0, 1]."""
     half = LEVELS // 2
-    level = np.clip(values * half + (half + 0.5), 0, LEVELS - 1).astype(np.intp)
-    return level + LEVELS * (weight * (FADES - 1) + 0.5).astype(np.intp)
+    level = np.clip(values * half + (half + 0.5), 0.5, LEVELS - 0.5)
+    fade = (weight * (FADES - 1) + 0.5).astype(np.int16)
+    fade *= LEVELS
+    fade += level.astype(np.int16)
+    return fade.astype(np.intp)
 
 
 def over(background: UInt8[np.ndarray, "*s 3"], kind: LayerKind, values: Float[np.ndarray, "*s"]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Words on pictures: the font that comes with Pillow, at any size, blended straight into arrays."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil
@@ -30,7 +31,7 @@ def text_mask(text: str, size_px: int) -> UInt8[np.ndarray, "h w"]:
     """Coverage (0 ... 255) of a line of text; all masks of one size have one height and one base line."""
     font = _font(size_px * _FINER)
     ascent, descent = font.getmetrics()
-    width, height = ceil(font.getlength(text) / _FINER) + 1, ceil((ascent + descent) / _FINER)
+    width, height = width_of(text, size_px), ceil((ascent + descent) / _FINER)
     image = Image.new("L", (width * _FINER, height * _FINER))
     ImageDraw.Draw(image).text((0, ascent), text, fill=255, font=font, anchor="ls")
     cover = np.asarray(image.reduce(_FINER)).astype(np.float32) / 255
@@ -39,17 +40,16 @@ def text_mask(text: str, size_px: int) -> UInt8[np.ndarray, "h w"]:
 
 def width_of(text: str, size_px: int) -> int:
     """Pixels that a line of text is wide."""
-    return int(text_mask(text, size_px).shape[1])
+    return ceil(_font(size_px * _FINER).getlength(text) / _FINER) + 1
 
 
 def fit(text: str, size_px: int, width_px: int) -> str:
     """The text, or as much of its beginning as fits, with an ellipsis."""
     if width_of(text, size_px) <= width_px:
         return text
-    kept = len(text)
-    while kept > 0 and width_of(text[:kept].rstrip() + "…", size_px) > width_px:
-        kept -= 1
-    return text[:kept].rstrip() + "…" if kept else ""
+    cut = [text[:kept].rstrip() + "…" for kept in range(1, len(text))]
+    fitting = bisect_right(cut, width_px, key=lambda part: width_of(part, size_px))
+    return cut[fitting - 1] if fitting else ""
 
 
 def longest_fitting(texts: Sequence[str], size_px: int, width_px: int) -> str:
@@ -83,7 +83,7 @@ def put_text(
         return int(mask.shape[1])
     part = canvas[y0:y1, x0:x1]
     if outline:
-        part >>= 1
+        part >>= 2
     alpha = mask[y0 - top : y1 - top, x0 - left : x1 - left, None].astype(np.uint16)
     part[:] = (part * (255 - alpha) + np.array(colour, np.uint16) * alpha) // 255
     return int(mask.shape[1])

@@ -58,12 +58,15 @@ def blend(plane: UInt8[np.ndarray, "h w"], colour: UInt8[np.ndarray, "h w"], alp
 
 def outline(inside: Bool[np.ndarray, "h w"], thick: int) -> Bool[np.ndarray, "h w"]:
     """The pixels inside that lie within `thick` of the outside, along an axis; the array's border is no outside."""
-    core = inside.copy()
-    core[thick:] &= inside[:-thick]
-    core[:-thick] &= inside[thick:]
-    core[:, thick:] &= inside[:, :-thick]
-    core[:, :-thick] &= inside[:, thick:]
-    return np.asarray(inside & ~core)
+    line = np.zeros_like(inside)
+    across = inside[thick:] != inside[:-thick]
+    line[thick:] |= across
+    line[:-thick] |= across
+    along = inside[:, thick:] != inside[:, :-thick]
+    line[:, thick:] |= along
+    line[:, :-thick] |= along
+    line &= inside
+    return line
 
 
 class Overlay:
@@ -105,10 +108,18 @@ class Overlay:
     def _index(self, layer: Layer, step: int) -> np.ndarray:
         """Rows of the colour table: the map, and a line of the full colour around what exceeds OUTLINE_AT."""
         values = self.upsample(layer.values, step)
-        weight = self.upsample(np.where(layer.is_significant, np.float32(1), np.float32(layer.fade)), step)
-        for sign in (1, -1):
-            is_line = outline(values * (sign * weight) > OUTLINE_AT, max(1, self.line_px // step))
-            values[is_line], weight[is_line] = sign, 1
+        if layer.is_significant.all():
+            weight = np.ones_like(values)
+        else:
+            weight = self.upsample(np.where(layer.is_significant, np.float32(1), np.float32(layer.fade)), step)
+        clear = np.where(layer.is_significant, layer.values, 0)
+        if max(-clear.min(), clear.max()) > OUTLINE_AT:
+            strength = values * weight
+            thick = max(1, self.line_px // step)
+            for sign, inside in ((1, strength > OUTLINE_AT), (-1, strength < -OUTLINE_AT)):
+                is_line = outline(inside, thick)
+                np.copyto(values, sign, where=is_line)
+                np.copyto(weight, 1, where=is_line)
         return colour_index(values, weight)
 
     def draw_rgb(self, picture: UInt8[np.ndarray, "h w 3"], layer: Layer) -> None:

@@ -33,7 +33,7 @@ class RenderConfig(Settings):
     )
     fade: float = Field(default=0.2, ge=0, le=1, description="share of the colour left where it is not significant")
     crf: int = Field(default=20, ge=0, le=51, description="H.264 quality: lower is better and larger")
-    preset: str = Field(default="veryfast", description="x264 speed preset")
+    preset: str = Field(default="superfast", description="x264 speed preset")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,14 @@ from stages.lettering import GREY, WHITE, put_text, width_of
 BACKGROUND = 22
 PLOT_BACKGROUND = 34
 
+# Nothing, for, F-TC, F-NTC: in a reliable frame, in an unreliable one, in a frame that is not known or not seen.
+_UNRELIABLE = (112, 112, 112)
+_PLOT = (PLOT_BACKGROUND,) * 3
+_AREA_COLOURS = np.array(
+    [_PLOT, FOR, F_TC, F_NTC, _PLOT, *[_UNRELIABLE] * 3, *[(BACKGROUND + 4,) * 3] * 4],
+    np.uint8,
+)
+
 _TICKS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 
 
@@ -55,20 +63,16 @@ def draw_areas(
     frame = np.searchsorted(profile.pts_s, times, side="right") - 1
     is_known = (frame >= 0) & (times < profile.end_s)
     frame = np.clip(frame, 0, max(0, len(profile.pts_s) - 1))
-    is_shown = is_known & profile.is_seen[frame]
     half = height // 2
-    px = np.where(is_shown, half / full_height, 0.0)
+    px = np.where(is_known & profile.is_seen[frame], half / full_height, 0.0)
     up, tc = profile.support[frame] * px, profile.f_tc[frame] * px
     ntc = tc + profile.f_ntc[frame] * px
-    colours = [np.where(profile.is_reliable[frame][:, None], np.array(c), 110.0) for c in (FOR, F_TC, F_NTC)]
-    plot = np.full((2, half, width, 3), PLOT_BACKGROUND, np.float32)
-    plot[:, :, ~is_known | ~profile.is_seen[frame]] = BACKGROUND + 4
-    rows = np.arange(half, dtype=np.float32)[:, None]
-    for side, top, colour in ((0, up, colours[0]), (1, ntc, colours[2]), (1, tc, colours[1])):
-        cover = np.clip(top[None].astype(np.float32) - rows, 0, 1)[..., None]
-        plot[side] += (colour[None].astype(np.float32) - plot[side]) * cover
-    canvas[:half] = plot[0, ::-1]
-    canvas[half : 2 * half] = plot[1]
+    rows = np.arange(half)[:, None] + 0.5
+    code = np.zeros((2 * half, width), np.intp)
+    code[:half] = rows[::-1] < up
+    code[half:] = np.where(rows < tc, 2, 3 * (rows < ntc))
+    code += 4 * np.where(is_known & profile.is_seen[frame], ~profile.is_reliable[frame], 2)
+    canvas[: 2 * half] = _AREA_COLOURS.take(code, axis=0)
     canvas[2 * half :] = BACKGROUND
     canvas[half - 1 : half + 1] = np.maximum(canvas[half - 1 : half + 1], 96)
 

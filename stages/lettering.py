@@ -83,7 +83,7 @@ def put_text(
         return int(mask.shape[1])
     part = canvas[y0:y1, x0:x1]
     if outline:
-        part >>= 2
+        part >>= 3
     alpha = mask[y0 - top : y1 - top, x0 - left : x1 - left, None].astype(np.uint16)
     part[:] = (part * (255 - alpha) + np.array(colour, np.uint16) * alpha) // 255
     return int(mask.shape[1])

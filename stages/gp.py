@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 from scipy.linalg import LinAlgError, eigh
+from scipy.special import logsumexp
 
 from stages.errors import NumericsError
 
@@ -142,6 +143,7 @@ class Posterior:
     loo_mean: Float64[np.ndarray, "n o"]
     loo_var: Float64[np.ndarray, "n o"]
     trend_loo: Float64[np.ndarray, "n o"]  # of the trend in the keep-fraction alone, without a map
+    log_bayes: Float64[np.ndarray, " o"]  # log evidence for a map over no map (the trend and noise alone)
     kernel_weights: dict[Kernel, float]
 
 
@@ -177,7 +179,8 @@ class Design:
         All outputs share one set of kernel weights (that of their summed likelihood), so that the maps of outputs that
         are sums of others are the sums of their maps: net = s_TC - s_NTC holds to rounding.
         """
-        weights = self._kernel_weights(y)
+        log_likelihood = self._log_likelihoods(y)
+        weights = self._kernel_weights(log_likelihood.sum(1))
         mean = np.zeros((y.shape[1], self.centred.shape[1]))
         second = np.zeros_like(mean)
         loo_mean, loo_second = np.zeros_like(y), np.zeros_like(y)
@@ -199,16 +202,23 @@ class Design:
             loo_mean=loo_mean,
             loo_var=np.maximum(loo_second - loo_mean**2, 1e-300),
             trend_loo=y - self._trend_residual @ y,
+            log_bayes=logsumexp(log_likelihood, axis=0)
+            - np.log(len(log_likelihood))
+            - self._log_likelihood_of_trend(y),
             kernel_weights=weights,
         )
 
-    def _kernel_weights(self, y: Float64[np.ndarray, "n o"]) -> dict[Kernel, float]:
-        log_likelihood = np.array(
-            [
-                self.kernel_design(kernel).log_likelihood(self.kernel_design(kernel).basis.T @ y, kernel.noise).sum()
-                for kernel in self.kernels
-            ]
-        )
+    def _log_likelihoods(self, y: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, "kernels o"]:
+        designs = [self.kernel_design(kernel) for kernel in self.kernels]
+        pairs = zip(designs, self.kernels, strict=True)
+        return np.array([design.log_likelihood(design.basis.T @ y, kernel.noise) for design, kernel in pairs])
+
+    def _log_likelihood_of_trend(self, y: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, " o"]:
+        """Restricted log likelihood, up to the same constant, when the map is nothing and all else is noise."""
+        projected = self.kernel_design(self.kernels[0]).basis.T @ y
+        return np.asarray(-0.5 * len(projected) * np.log(np.maximum((projected**2).mean(0), 1e-300)))
+
+    def _kernel_weights(self, log_likelihood: Float64[np.ndarray, " kernels"]) -> dict[Kernel, float]:
         weights = np.exp(log_likelihood - log_likelihood.max())
         weights /= weights.sum()
         kept = {kernel: float(w) for kernel, w in zip(self.kernels, weights, strict=True) if w > MIN_WEIGHT}

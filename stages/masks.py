@@ -24,18 +24,19 @@ REPLACE_ALL_ROW = 1  # the substrate alone
 NUM_ANCHORS = 2
 
 MAX_GRID: Grid = (16, 28, 28)
+FRAMES_PER_CELL = 2
 
 # Blob length-scales of 20, 35 and 55 px at 224 px (METHOD.md, section 3), as shares of the picture's side.
 BLOB_SCALES = (20 / 224, 35 / 224, 55 / 224)
 BLOB_EDGE_STD = 0.15  # width of the soft edge, in standard deviations of the random field
 # A hard edge in time is an event of its own to a model that looks at change (METHOD.md, section 3).
-MIN_TIME_STD_CELLS = 0.8
+MIN_TIME_STD_CELLS = 0.4
 
 
 def grid_for(shape: tuple[int, int, int]) -> Grid:
     """The voxel grid of a model's input (t, y, x): at most 16 x 28 x 28, never finer than the input."""
-    t, h, w = (min(size, limit) for size, limit in zip(shape, MAX_GRID, strict=True))
-    return t, h, w
+    t, h, w = shape
+    return min(-(-t // FRAMES_PER_CELL), MAX_GRID[0]), min(h, MAX_GRID[1]), min(w, MAX_GRID[2])
 
 
 def render_masks(grids: Tensor, shape: tuple[int, int, int]) -> Float[Tensor, "n t h w"]:
@@ -95,7 +96,7 @@ def draw_rise(rng: np.random.Generator, grid: Grid, _: int, keep: float = 0.5) -
 
     Petsiuk et al. 2018, section 3.2, with time as a third axis.
     """
-    return _random_cells(rng, grid, (max(1, round(grid[0] / 2)), min(7, grid[1]), min(7, grid[2])), keep)
+    return _random_cells(rng, grid, (grid[0], min(7, grid[1]), min(7, grid[2])), keep, is_aligned_in_time=True)
 
 
 def draw_rise_3d(rng: np.random.Generator, grid: Grid, _: int) -> Field:
@@ -160,7 +161,7 @@ def _smooth_field(rng: np.random.Generator, grid: Grid, *, is_static: bool) -> F
     for axis, side in ((1, grid[1]), (2, grid[2])):
         field = gaussian_filter1d(field, max(scale * side, 0.5), axis=axis, mode="reflect")
     if field.shape[0] > 1:
-        std = max(MIN_TIME_STD_CELLS, grid[0] * float(rng.choice([0.08, 0.15, 0.3])))
+        std = max(MIN_TIME_STD_CELLS, grid[0] * float(rng.choice([0.05, 0.12, 0.25])))
         field = gaussian_filter1d(field, std, axis=0, mode="reflect")
     return np.broadcast_to(field, grid)
 
@@ -174,7 +175,9 @@ def _soft_threshold(field: np.ndarray, keep: float) -> np.ndarray:
     return np.asarray(np.clip((field - level) / (BLOB_EDGE_STD * std) / 2 + 0.5, 0, 1))
 
 
-def _random_cells(rng: np.random.Generator, grid: Grid, cells: Grid, keep: float) -> Field:
+def _random_cells(
+    rng: np.random.Generator, grid: Grid, cells: Grid, keep: float, *, is_aligned_in_time: bool = False
+) -> Field:
     """Binary cells, upsampled linearly along each axis at a random sub-cell shift."""
     field = (rng.random([c + 1 if c > 1 or g > 1 else 1 for c, g in zip(cells, grid, strict=True)]) < keep).astype(
         float
@@ -185,7 +188,7 @@ def _random_cells(rng: np.random.Generator, grid: Grid, cells: Grid, keep: float
         if field.shape[axis] == 1:
             field = np.repeat(field, g, axis=axis)
             continue
-        at = np.clip((np.arange(g) + 0.5) / g * c - 0.5 + rng.random(), 0, c)
+        at = np.clip((np.arange(g) + 0.5) / g * c - 0.5 + (0.5 if axis == 0 and is_aligned_in_time else rng.random()), 0, c)
         low = np.minimum(at.astype(int), c - 1)
         weight = np.reshape(at - low, [-1 if a == axis else 1 for a in range(3)])
         field = (1 - weight) * np.take(field, low, axis=axis) + weight * np.take(field, low + 1, axis=axis)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 from pydantic import Field
-from scipy.stats import norm, ttest_1samp
+from scipy.stats import norm
 
 from stages.base import Settings
 from stages.errors import NumericsError
@@ -22,9 +22,9 @@ Method = Literal["gp", "rise", "centred-rise", "occlusion"]
 
 INTERVAL = 0.90
 # A map is reliable when it predicts held-out masks better than the keep-fraction alone does, by this share of the
-# squared error at least and beyond chance at this level (one-sided t-test over the masks).
-MIN_SKILL = 0.05
-CHANCE = 1e-3
+# squared error, and when the evidence for it over no map is this strong (natural logarithm of the Bayes factor).
+MIN_SKILL = 0.02
+MIN_LOG_BAYES = 5.0
 # Scores that move less than this between masks carry nothing but rounding.
 MIN_STD = 1e-5
 
@@ -32,7 +32,7 @@ MIN_STD = 1e-5
 class RefineConfig(Settings):
     """How scores become maps. `rivals` are class indices that get an output of their own beside LSE_N."""
 
-    method: Method = "gp"
+    method: Method = Field(default="gp", description="gp, rise, centred-rise or occlusion")
     rivals: tuple[int, ...] = Field(default=(), description="class indices with an F-NTC map of their own")
 
 
@@ -110,12 +110,8 @@ def fidelity(y: Float64[np.ndarray, " n"], estimate: Estimate, output: int) -> F
         return Fidelity(q2=0.0, coverage=1.0, is_reliable=False)
     half = norm.ppf(0.5 + INTERVAL / 2) * np.sqrt(estimate.loo_var[:, output])
     skill = 1 - error.sum() / max(float(without_map.sum()), 1e-300)
-    # A mask and its complement are not independent: test the sum over each pair.
-    gain = without_map - error
-    pairs = gain[: len(gain) // 2 * 2].reshape(-1, 2).sum(1)
-    chance = float(ttest_1samp(pairs, 0.0, alternative="greater").pvalue) if len(pairs) > 2 else 1.0
     return Fidelity(
         q2=float(1 - error.sum() / spread),
         coverage=float((np.sqrt(error) <= half).mean()),
-        is_reliable=bool(skill > MIN_SKILL and chance < CHANCE),
+        is_reliable=bool(skill > MIN_SKILL and estimate.log_bayes[output] > MIN_LOG_BAYES),
     )

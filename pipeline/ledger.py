@@ -51,13 +51,6 @@ class Ledger:
         else:
             self.to_refine.append(job.id)
 
-    def unqueue(self, job: Job) -> None:
-        """The job does not wait for refinement any more."""
-        held = self.videos[job.video].held
-        for waiting in (self.to_refine, held):
-            if job.id in waiting:
-                waiting.remove(job.id)
-
     def ask(self, job: Job, now: float) -> None:
         """Let the current round of a job wait for the scorers."""
         home = self.homes.get(job.id)

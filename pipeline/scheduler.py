@@ -71,11 +71,9 @@ class Scheduler:
         if video.sink_worker is None or (video.num_sunk == 0 and video.sink_seq is None):
             self.ledger.end_video(video)
 
-    def needs_frames(self, job_id: int) -> None:
-        """A replay turned out not to be in the journal: read its clip."""
-        if job := self.ledger.jobs.get(job_id):
-            self.ledger.unqueue(job)
-            self.ledger.queue(job, "decode")
+    def task(self, seq: int) -> Task | None:
+        """The task with this number; None when it has been answered already."""
+        return self.ledger.workers.task(seq)
 
     def stop(self) -> None:
         """Take in nothing new; finish what is in flight."""
@@ -185,6 +183,12 @@ class Scheduler:
                 self.ledger.end(job)
             else:
                 self.ledger.queue(job, "refine")
+
+    def not_journalled(self, seq: int, now: float) -> None:
+        """A clip that was to be replayed is not in the journal after all: read it and ask the box."""
+        task = self._finish(seq, now)
+        if isinstance(task, RefineTask) and (job := self.ledger.jobs.get(task.job)):
+            self.ledger.queue(job, "decode")
 
     def refined(self, seq: int, now: float, *, seconds: float, more_rows: int, round_idx: int) -> None:
         """Maps are final (`more_rows` 0), or refinement asks for that many more masks as round `round_idx`."""

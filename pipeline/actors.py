@@ -1,0 +1,232 @@
+"""The engine on Ray: one generic actor around any stage, and pools of them. The only place that imports Ray.
+
+Only NumPy crosses. A decoded clip is the second return value of its call: it goes from the decoder into the object
+store once, and its reference travels in requests; scorers fetch it when they do not have it. An actor that dies is
+replaced by a new one, which needs nothing but its plan; the requests that it had are answered as lost.
+"""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.engine import Answer, FramesLostError, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
+from pipeline.work import StageName
+from pipeline.worker import Outcome, StageWorker, peak_memory
+from stages.errors import ResourceError
+from stages.records import Clip
+
+_log = logging.getLogger(__name__)
+
+# glibc gives large blocks back to the system after every forward pass unless told otherwise (DESIGN.md, section 7).
+WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+MAX_SETUP_DEATHS = 3
+MEMORY_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 10.0
+MIN_STORE_BYTES = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class HeldClip:
+    """A clip in Ray's object store; calling it fetches the pixels (read-only, without a copy on the same machine)."""
+
+    ref: Any
+
+    def __call__(self) -> Clip:
+        """Fetch the clip. Raises FramesLostError when its machine is gone."""
+        import ray
+
+        try:
+            clip: Clip = ray.get(self.ref)
+        except (ray.exceptions.ObjectLostError, ray.exceptions.RayTaskError, ray.exceptions.RayActorError) as error:
+            raise FramesLostError(str(error)) from error
+        return clip
+
+
+class _Actor:
+    """What Ray runs: a StageWorker whose answer and pixels are two objects."""
+
+    def __init__(self, plan: StagePlan) -> None:
+        self._worker = StageWorker(plan)
+
+    def setup(self) -> tuple[object, Problem | None]:
+        return self._worker.setup()
+
+    def call(self, request: object) -> tuple[Outcome, Clip | None]:
+        value, clip, problem, seconds = self._worker.call(request)
+        return (value, None, problem, seconds), clip
+
+    def memory(self) -> int:
+        return self._worker.memory()
+
+    def close(self) -> None:
+        self._worker.close()
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    plan: StagePlan
+    worker: int
+    actor: Any
+    is_up: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    slot: _Slot
+    actor: Any
+    seq: int | None = None  # None: the call of setup
+    clip_ref: Any = None
+
+
+class RayEngine:
+    """Pools of actors on the cluster at `address`, or on one of its own that ends with it."""
+
+    def __init__(
+        self, *, address: str | None = None, store_bytes: int = 1 << 30, num_cpus: float | None = None
+    ) -> None:
+        import ray
+
+        self._ray: Any = ray
+        self._is_own = not ray.is_initialized()
+        if self._is_own:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            size = max(store_bytes, MIN_STORE_BYTES)
+            own = {"include_dashboard": False, "num_cpus": num_cpus, "object_store_memory": size}
+            where = own if address is None else {"address": address}
+            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+        self._actor_class = ray.remote(_Actor)
+        self._slots: dict[tuple[StageName, int], _Slot] = {}
+        self._pending: dict[Any, _Pending] = {}
+        self._said: list[Happening] = []
+        self._setup_deaths: Counter[tuple[StageName, int]] = Counter()
+
+    def start(self, plans: Sequence[StagePlan]) -> None:
+        """Ask Ray for the actors."""
+        for plan in plans:
+            for worker in range(plan.workers):
+                self._launch(_Slot(plan, worker, None))
+
+    def submit(self, seq: int, stage: StageName, worker: int, request: object) -> None:
+        """Call the actor; returns at once."""
+        slot = self._slots[stage, worker]
+        answer_ref, clip_ref = slot.actor.call.options(num_returns=2).remote(request)
+        self._pending[answer_ref] = _Pending(slot, slot.actor, seq, clip_ref)
+
+    def wait(self, timeout_s: float) -> list[Happening]:
+        """Everything that has happened; blocks for the first."""
+        if not self._said and self._pending:
+            refs = list(self._pending)
+            first, _ = self._ray.wait(refs, num_returns=1, timeout=max(timeout_s, 0.0))
+            if first:
+                ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
+                for ref in ready or first:
+                    self._take(ref)
+        elif not self._said:
+            time.sleep(timeout_s)
+        said, self._said = self._said, []
+        return said
+
+    def restart(self, stage: StageName, worker: int) -> None:
+        """Kill the actor; its calls are answered as lost, and another takes its place."""
+        slot = self._slots[stage, worker]
+        self._replace(slot, slot.actor, "did not answer in time")
+
+    def memory(self) -> dict[str, int]:
+        """Peak bytes of the driver and of every actor that answers soon."""
+        refs = {
+            f"{stage}-{worker}": slot.actor.memory.remote()
+            for (stage, worker), slot in self._slots.items()
+            if slot.is_up
+        }
+        found = {"driver": peak_memory()}
+        ready, _ = (
+            self._ray.wait(list(refs.values()), num_returns=max(len(refs), 1), timeout=MEMORY_TIMEOUT_S)
+            if refs
+            else ([], [])
+        )
+        for name, ref in refs.items():
+            if ref in ready:
+                try:
+                    found[name] = int(self._ray.get(ref))
+                except self._ray.exceptions.RayError:
+                    _log.info("worker=%s memory unknown: it died", name)
+        return found
+
+    def close(self) -> None:
+        """Close the stages, end the actors, and the cluster if it is ours."""
+        refs = [slot.actor.close.remote() for slot in self._slots.values() if slot.is_up]
+        if refs:
+            self._ray.wait(refs, num_returns=len(refs), timeout=CLOSE_TIMEOUT_S)
+        for slot in self._slots.values():
+            self._ray.kill(slot.actor)
+        self._slots.clear()
+        self._pending.clear()
+        if self._is_own:
+            self._ray.shutdown()
+
+    def actor(self, stage: StageName, worker: int) -> Any:
+        """The handle of an actor (tests kill it)."""
+        return self._slots[stage, worker].actor
+
+    def _launch(self, slot: _Slot) -> None:
+        resources = slot.plan.resources
+        slot.actor = self._actor_class.options(
+            num_cpus=resources.num_cpus,
+            num_gpus=resources.num_gpus,
+            resources=dict(resources.custom) or None,
+            max_restarts=0,
+            max_task_retries=0,
+            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        ).remote(slot.plan)
+        slot.is_up = False
+        self._slots[slot.plan.name, slot.worker] = slot
+        self._pending[slot.actor.setup.remote()] = _Pending(slot, slot.actor)
+
+    def _take(self, ref: Any) -> None:
+        pending = self._pending.pop(ref, None)
+        if pending is None:
+            return
+        slot, name = pending.slot, pending.slot.plan.name
+        try:
+            content = self._ray.get(ref)
+        except self._ray.exceptions.RayError as error:
+            self._pending[ref] = pending
+            self._replace(slot, pending.actor, f"died ({type(error).__name__})")
+            return
+        if pending.seq is None:
+            report, problem = content
+            slot.is_up = problem is None
+            self._setup_deaths.pop((name, slot.worker), None)
+            if problem is None:
+                self._said.append(WorkerUp(stage=name, worker=slot.worker, report=report))
+            else:
+                self._said.append(WorkerDown(stage=name, worker=slot.worker, problem=problem))
+            return
+        value, _, problem, seconds = content
+        if isinstance(value, Read) and value.info is not None:
+            value = replace(value, frames=HeldClip(pending.clip_ref))
+        self._said.append(Answer(seq=pending.seq, value=value, problem=problem, seconds=seconds))
+
+    def _replace(self, slot: _Slot, actor: Any, why: str) -> None:
+        """Answer all calls of a dead actor as lost, and launch another unless that has been tried too often."""
+        name, worker = slot.plan.name, slot.worker
+        error = ResourceError(f"{name} worker {worker}", why, "its work is done again by another")
+        lost = Problem(error=error, kind="WorkerLost", is_lost=True)
+        self._ray.kill(actor)
+        dead = [(ref, pending) for ref, pending in self._pending.items() if pending.actor is actor]
+        for ref, _ in dead:
+            del self._pending[ref]
+        if slot.actor is actor:
+            is_setup = any(pending.seq is None for _, pending in dead)
+            self._setup_deaths[name, worker] += is_setup
+            has_hope = self._setup_deaths[name, worker] < MAX_SETUP_DEATHS
+            _log.warning("stage=%s worker=%d %s", name, worker, why)
+            self._said.append(WorkerDown(stage=name, worker=worker, problem=None if has_hope else lost))
+            if has_hope:
+                self._launch(slot)
+        self._said += [Answer(seq=pending.seq, problem=lost) for _, pending in dead if pending.seq is not None]

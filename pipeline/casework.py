@@ -1,0 +1,202 @@
+"""Requests and answers of the stages for one group of videos: what is in the tasks that the scheduler hands out.
+
+Writes every scored round to the journal before anything is made of it, and reads journalled rounds back instead of
+asking the box again. Pixels are never touched here, only passed on.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.cases import ClipCase, VideoCase
+from pipeline.config import Config
+from pipeline.engine import Read
+from pipeline.journal import Journal
+from pipeline.sink import SinkSpec
+from pipeline.summaries import VideoSummary
+from pipeline.work import DecodeTask, JobStarted, Piece, RefineTask, ScoreTask, SinkTask
+from pipeline.writing import FinishedClip, SinkRequest, SinkResult
+from stages.box import BoxSpec
+from stages.decode import DecodeRequest
+from stages.perturb import Perturb
+from stages.records import ClipId, ClipInfo, MaskBatch
+from stages.refine import RefineRequest, RefineResult
+from stages.score import ScoreRequest, ScoreResult
+
+
+class Casework:
+    """Everything the scheduler does not know. `run` is the run folder's path, as sinks are told."""
+
+    def __init__(self, config: Config, spec: BoxSpec, journal: Journal, run: str) -> None:
+        self.config = config
+        self.spec = spec
+        self.journal = journal
+        self.videos: dict[str, VideoCase] = {}
+        self.clips: dict[int, ClipCase] = {}
+        self._run = run
+        self._perturb = Perturb(config.perturb, config.refine.method)
+        self._sent: dict[int, list[Piece]] = {}  # what a score task really asked
+
+    def open_clip(self, event: JobStarted) -> None:
+        """Make a place for a job's data."""
+        is_look = event.purpose == "peek"
+        self.clips[event.job] = ClipCase(ClipId(event.video, event.clip_idx), event.purpose, is_look=is_look)
+
+    def close_clip(self, job: int) -> ClipCase:
+        """Forget a job's data; returns it once more."""
+        return self.clips.pop(job)
+
+    # --- requests; None: there is nothing to ask any more ---
+
+    def decode_request(self, task: DecodeTask) -> DecodeRequest | None:
+        """Read one clip."""
+        case = self.clips.get(task.job)
+        if case is None:
+            return None
+        return DecodeRequest(source=self.videos[case.id.video_id].source, clip_idx=case.id.clip_idx)
+
+    def score_request(self, task: ScoreTask) -> ScoreRequest | None:
+        """The masks of a batch and where their clips are."""
+        pieces = [piece for piece in task.pieces if piece.job in self.clips]
+        if not pieces:
+            return None
+        self._sent[task.seq] = pieces
+        cases = [self.clips[piece.job] for piece in pieces]
+        clips = {case.id: case.frames for case in cases if case.frames is not None}
+        batches = tuple(case.piece(piece) for case, piece in zip(cases, pieces, strict=True))
+        return ScoreRequest(batches=batches, clips=clips)
+
+    def refine_request(self, task: RefineTask) -> RefineRequest | None:
+        """The evidence of a clip; a replayed one takes it from the journal, and gives None when it is not there."""
+        case = self.clips.get(task.job)
+        if case is not None and case.purpose == "replay" and not case.rounds:
+            case.info, case.rounds = self.journal.info(case.id), self.journal.rounds(case.id)
+        if case is None or case.info is None or not case.rounds:
+            return None
+        return case.refine_request(self.targets_of(case))
+
+    def sink_request(self, task: SinkTask) -> SinkRequest:
+        """What is to be written, with all that a new worker would have to know."""
+        video = self.videos[task.video]
+        clips = []
+        for job in task.jobs:
+            case = self.clips[job]
+            assert case.info is not None
+            clips.append(FinishedClip(info=case.info, maps=case.maps, seconds=case.seconds))
+            video.num_frames = max(video.num_frames, case.info.covers[1])
+        is_first, video.epoch = video.epoch != task.epoch, task.epoch
+        assert video.targets is not None
+        return SinkRequest(
+            spec=SinkSpec(
+                run=self._run,
+                source=video.source,
+                targets=video.targets,
+                labels=self.spec.labels,
+                model=self.spec.name,
+                aggregate=self.config.aggregate,
+                render=self.config.render,
+                backend=self.config.decode.backend,
+            ),
+            epoch=task.epoch,
+            action=task.action,
+            is_first=is_first,
+            clips=tuple(clips),
+            num_frames=video.num_frames,
+            answers=tuple(video.answers.values()) if task.action == "close" else (),
+        )
+
+    # --- answers ---
+
+    def take_read(self, task: DecodeTask, read: Read) -> tuple[int, bool]:
+        """Keep the clip; returns how many masks are asked first, and whether a peek turned out to be all there is."""
+        case = self.clips.get(task.job)
+        if case is None or read.info is None:
+            return 0, False
+        video = self.videos[case.id.video_id]
+        video.warnings += [warning for warning in read.warnings if warning not in video.warnings]
+        case.info, case.frames = read.info, read.frames
+        is_all = case.purpose == "peek" and read.is_last and case.id.clip_idx == 0
+        if is_all:
+            case.purpose = "stream"
+        if case.masks is None:
+            case.ask(self._first_round(case, read.info))
+        assert case.masks is not None
+        return len(case.masks), is_all
+
+    def take_scores(self, task: ScoreTask, result: ScoreResult) -> None:
+        """Keep the scores of a batch; its seconds are shared out by masks."""
+        pieces = self._sent.pop(task.seq, [])
+        total = sum(len(piece) for piece in pieces)
+        for piece, scores in zip(pieces, result.scores, strict=True):
+            if case := self.clips.get(piece.job):
+                case.answer(piece, scores)
+                case.seconds += result.seconds * len(piece) / total
+
+    def end_round(self, job: int) -> None:
+        """All rows are scored: to the journal, and to those who wait for it."""
+        case = self.clips[job]
+        masks, scores = case.end_round()
+        assert case.info is not None
+        video = self.videos[case.id.video_id]
+        if case.purpose == "verify":
+            self.journal.append(case.info, masks, scores, kind="effect")
+            video.answers[case.id.clip_idx] = scores
+            return
+        if len(case.rounds) == 1 and case.is_look:
+            video.looks[case.id.clip_idx] = case.untouched()
+        if case.purpose != "peek":
+            self.journal.append(case.info, masks, scores)
+
+    def take_refined(self, task: RefineTask, result: RefineResult) -> tuple[int, int]:
+        """Keep the maps, or begin another round; returns its number of masks and its index."""
+        case = self.clips.get(task.job)
+        if case is None or result.more is None:
+            if case is not None:
+                case.maps = result.maps
+            return 0, 0
+        case.ask(result.more)
+        return len(result.more), result.more.round_idx
+
+    def take_sunk(self, task: SinkTask, result: SinkResult) -> tuple[list[int], VideoSummary | None]:
+        """The clips to ask again about their regions (those in the journal are not), and what a closed video left."""
+        video = self.videos.get(task.video)
+        if video is None:
+            return [], None
+        if task.action == "finish":
+            video.questions = {question.clip_id.clip_idx: question for question in result.questions}
+            video.answers = {}
+            for clip_idx, question in video.questions.items():
+                self._recall_answer(video, clip_idx, question)
+            return [clip_idx for clip_idx in video.questions if clip_idx not in video.answers], None
+        summary = result.summary
+        if summary is not None and video.warnings:
+            summary = replace(summary, warnings=tuple(dict.fromkeys((*summary.warnings, *video.warnings))))
+        return [], summary
+
+    def drop_frames(self, job: int) -> None:
+        """Let go of a clip's pixels."""
+        if case := self.clips.get(job):
+            case.frames = None
+
+    def targets_of(self, case: ClipCase) -> tuple[int, ...]:
+        """The classes to explain in this clip's video; if nothing has decided that yet, this clip does."""
+        video = self.videos[case.id.video_id]
+        if video.targets is None:
+            video.looks = video.looks or {case.id.clip_idx: case.untouched()}
+            video.choose_targets(self.config.target, self.spec)
+        assert video.targets is not None
+        return video.targets
+
+    def _first_round(self, case: ClipCase, info: ClipInfo) -> MaskBatch:
+        if case.purpose == "verify":
+            return self.videos[case.id.video_id].questions[case.id.clip_idx]
+        masks = self._perturb.process(info)
+        return masks.rows(0, 1) if case.purpose == "peek" else masks
+
+    def _recall_answer(self, video: VideoCase, clip_idx: int, question: MaskBatch) -> None:
+        found = self.journal.effects(question.clip_id).get(question.round_idx)
+        if found is None:
+            return
+        masks, scores = found
+        if masks.grids is not None and question.grids is not None and np.array_equal(masks.grids, question.grids):
+            video.answers[clip_idx] = scores

@@ -1,0 +1,97 @@
+"""Sources, found and probed in a thread of their own, a few ahead of the run: thousands of files are listed lazily."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+
+from stages.errors import ExplainError
+from stages.records import Failure, VideoSource
+from stages.sources import find_sources, probe, unique_id
+
+AHEAD = 4
+
+
+class SourceFeed:
+    """Gives each source as a VideoSource, or as the Failure that says why it is none.
+
+    `known`: ids of sources of an earlier run, by URI; `skip`: URIs that are done.
+    """
+
+    def __init__(
+        self, names: Iterable[str], known: Mapping[str, str] | None = None, skip: Collection[str] = ()
+    ) -> None:
+        self._names = list(names)
+        self._skip = frozenset(skip)
+        self._known = dict(known or {})
+        self._queue: queue.Queue[VideoSource | Failure | ExplainError | None] = queue.Queue(AHEAD)
+        self._returned: deque[VideoSource | Failure] = deque()
+        self._is_closed = threading.Event()
+        self.is_exhausted = False
+        threading.Thread(target=self._list, name="sources", daemon=True).start()
+
+    def poll(self, timeout_s: float = 0.0) -> VideoSource | Failure | None:
+        """The next source if one is there; None also at the end, when `is_exhausted`."""
+        if self._returned:
+            return self._returned.popleft()
+        if self.is_exhausted:
+            return None
+        try:
+            item = self._queue.get(timeout=timeout_s) if timeout_s else self._queue.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(item, ExplainError):
+            raise item
+        self.is_exhausted = item is None
+        return item
+
+    def is_long(self, seconds: float) -> bool:
+        """Whether the sources hold more than so much video, or too many files to tell; looks no further than needed."""
+        seen: list[VideoSource | Failure] = []
+        total = 0.0
+        while total <= seconds and len(seen) < 64 and not self.is_exhausted:
+            item = self.poll(timeout_s=0.1)
+            if item is not None:
+                seen.append(item)
+                total += (item.duration_s or 0.0) if isinstance(item, VideoSource) and item.kind != "image" else 0.0
+        self._returned.extendleft(reversed(seen))
+        return total > seconds
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing will come any more."""
+        return self.is_exhausted and not self._returned
+
+    def close(self) -> None:
+        """List no further."""
+        self._is_closed.set()
+        self.is_exhausted = True
+        self._returned.clear()
+
+    def _list(self) -> None:
+        taken = {name.casefold() for name in self._known.values()}
+        try:
+            for uri in find_sources(self._names):
+                if uri in self._skip:
+                    continue
+                self._put(self._probe(uri, self._known.get(uri) or unique_id(uri, taken)))
+                if self._is_closed.is_set():
+                    return
+        except ExplainError as error:
+            self._put(error)
+        self._put(None)
+
+    def _probe(self, uri: str, video_id: str) -> VideoSource | Failure:
+        try:
+            return probe(uri, video_id)
+        except ExplainError as error:
+            kind, reason, remedy = type(error).__name__, error.fact, error.remedy
+            return Failure(video_id=video_id, uri=uri, stage="decode", error=kind, reason=reason, remedy=remedy)
+
+    def _put(self, item: VideoSource | Failure | ExplainError | None) -> None:
+        while not self._is_closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue

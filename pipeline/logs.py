@@ -1,0 +1,63 @@
+"""Logging of a run: every message of the driver as a JSON line in log.jsonl; warnings also on the error stream.
+
+Messages are `key=value` words, ids first; the pairs are picked out again, to be searched by clip or stage.
+"""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+_PAIR = re.compile(r"(?:^|\s)([a-z_]+)=(\S+)")
+_OURS = ("pipeline", "stages")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object for each record: time, level, logger, message, and the pairs in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        message = record.getMessage()
+        content = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+            **{f"id_{key}": value for key, value in _PAIR.findall(message)},
+        }
+        if record.exc_info:
+            content["trace"] = self.formatException(record.exc_info)
+        return json.dumps(content, ensure_ascii=False)
+
+
+@contextmanager
+def logging_to(folder: Path, *, is_quiet: bool = False) -> Iterator[None]:
+    """Log into the run folder while the block runs. Loggers of other packages are left as they are."""
+    file = logging.FileHandler(folder / "log.jsonl", encoding="utf-8", delay=True)
+    file.setFormatter(JsonLines())
+    handlers: list[logging.Handler] = [file]
+    if not is_quiet:
+        stream = logging.StreamHandler(sys.stderr)
+        stream.setLevel(logging.ERROR)
+        stream.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
+        handlers.append(stream)
+    loggers = [logging.getLogger(name) for name in _OURS]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        for handler in handlers:
+            logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.propagate = propagate
+            for handler in handlers:
+                logger.removeHandler(handler)
+        file.close()

@@ -1,0 +1,63 @@
+"""What a run writes down about its inputs, in its folder, and what it finds there when it goes on."""
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.files import append_line, read_lines
+from pipeline.manifest import RunFolder
+from pipeline.summaries import VideoSummary
+from stages.records import Failure, VideoSource
+
+
+class RunRecord:
+    """Implements the coordinator's `Record` on a run folder. Lines of videos.jsonl say what happened, in order."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._path = run.path / "videos.jsonl"
+        self._known = run.inputs()
+        self._done = {summary.video_id for summary in run.summaries()}
+        self._earlier = [failure for failure in run.failures() if failure.video_id in self._done]
+        self._failures: list[Failure] = []
+
+    def asked_for(self, sources: Sequence[str]) -> None:
+        """Write down what the user named, for resume."""
+        append_line(self._path, {"event": "sources", "args": list(sources)})
+
+    def sources(self) -> list[str]:
+        """What the user named."""
+        for row in read_lines(self._path):
+            if row.get("event") == "sources":
+                return [str(arg) for arg in row["args"]]
+        return [source.uri for source in self._known.values()]
+
+    def targets(self) -> Mapping[str, tuple[int, ...]]:
+        """The classes that were chosen, by video."""
+        rows = (row for row in read_lines(self._path) if row.get("event") == "targets")
+        return {row["video_id"]: tuple(row["targets"]) for row in rows}
+
+    def failures(self) -> list[Failure]:
+        """The failures that still stand: those of this session, and of videos finished in an earlier one."""
+        return [*self._earlier, *self._failures]
+
+    def opened(self, source: VideoSource) -> bool:
+        """Take in a source; False when it is finished. Raises ManifestError when it changed since the run began."""
+        if source.id in self._done:
+            return False
+        if source.id in self._known:
+            self._run.expect_same(source.uri, self._known[source.id].sha256, source.sha256)
+        else:
+            self._run.register(source)
+        return True
+
+    def has_targets(self, video_id: str, targets: tuple[int, ...]) -> None:
+        """The classes to explain in this video are decided."""
+        append_line(self._path, {"event": "targets", "video_id": video_id, "targets": list(targets)})
+
+    def completed(self, summary: VideoSummary) -> None:
+        """A video is finished."""
+        self._run.complete(summary)
+
+    def failed(self, failure: Failure) -> None:
+        """An input, or a part of it, could not be explained."""
+        self._failures.append(failure)
+        self._run.fail(failure)

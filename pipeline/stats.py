@@ -1,0 +1,75 @@
+"""What a run measures about itself: evaluations, how full the batches were, who worked how long, memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.work import STAGES, StageName
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters of a run. Times are of the coordinator's clock; `began` is when the first scorer was ready."""
+
+    began: float | None = None
+    ended: float | None = None
+    num_scorers: int = 0
+    bare_rates: dict[int, float] = field(default_factory=dict)  # by scorer
+    evaluations: int = 0
+    batches: int = 0
+    capacity: int = 0  # masks that the batches could have held
+    busy_s: dict[StageName, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    clips: int = 0
+    replayed: int = 0
+    expected_clips: int = 0
+    videos: int = 0
+    failures: int = 0
+    retries: int = 0
+    lost_workers: int = 0
+    most_clips: int = 0
+    most_bytes: int = 0
+    memory: Mapping[str, int] = field(default_factory=dict)
+
+    def elapsed_s(self, now: float) -> float:
+        """Seconds since the first scorer was ready."""
+        return 0.0 if self.began is None else max(now - self.began, 1e-9)
+
+    def rate(self, now: float) -> float:
+        """Evaluations per second of the whole pipeline so far."""
+        return self.evaluations / self.elapsed_s(now) if self.began is not None else 0.0
+
+    def efficiency(self, now: float) -> float | None:
+        """The headline figure: rate of the pipeline over that of the bare model in a tight loop, same workers."""
+        bare = sum(self.bare_rates.values())
+        return self.rate(now) / bare if bare and self.evaluations else None
+
+    def eta_s(self, now: float) -> float | None:
+        """Seconds to go by the clips done so far; None when that cannot be said."""
+        done = self.clips
+        if not done or self.expected_clips <= done:
+            return None
+        return self.elapsed_s(now) * (self.expected_clips - done) / done
+
+    def summary(self, now: float) -> dict[str, Any]:
+        """The figures for the manifest and the last line of a run. Shares are of the time that the run took."""
+        wall_s = self.elapsed_s(now)
+        scorers = max(len(self.bare_rates), 1)
+        return {
+            "seconds": wall_s,
+            "evaluations": self.evaluations,
+            "evaluations_per_s": self.rate(now),
+            "bare_evaluations_per_s": sum(self.bare_rates.values()) or None,
+            "efficiency": self.efficiency(now),
+            "scorer_busy_share": self.busy_s["score"] / (wall_s * scorers) if self.evaluations else None,
+            "batch_fill": self.evaluations / self.capacity if self.capacity else None,
+            "refine_share": self.busy_s["refine"] / wall_s if wall_s else None,
+            "decode_share": self.busy_s["decode"] / wall_s if wall_s else None,
+            "write_share": self.busy_s["sink"] / wall_s if wall_s else None,
+            "clips": self.clips,
+            "replayed_clips": self.replayed,
+            "retries": self.retries,
+            "lost_workers": self.lost_workers,
+            "most_clips_in_flight": self.most_clips,
+            "most_bytes_in_flight": self.most_bytes,
+            "peak_memory_bytes": dict(self.memory),
+        }

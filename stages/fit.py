@@ -1,6 +1,6 @@
 """Bringing a picture to the geometry of a box: short side and crop, squash or letterbox, and the map back.
 
-Resizing is antialiased bilinear in 8 bits (torch), within one level of the same in floating point. Sizes and crops
+Resizing is bilinear in 8 bits (torch), antialiased unless the box was trained without. Sizes and crops
 are rounded as torchvision's Resize and CenterCrop round them, so that boxes see what they were trained on.
 """
 
@@ -34,6 +34,7 @@ class Fit:
     model_h_px: int
     model_w_px: int
     fill: tuple[int, int, int] = (0, 0, 0)
+    antialias: bool = True
 
     @property
     def geometry(self) -> Geometry:
@@ -55,7 +56,7 @@ class Fit:
         picture = torch.from_numpy(rgb).permute(2, 0, 1)[None]  # channels last in memory: the fast path
         size = (self.resized_h_px, self.resized_w_px)
         if picture.shape[2:] != size:
-            picture = F.interpolate(picture, size=size, mode="bilinear", antialias=True)
+            picture = F.interpolate(picture, size=size, mode="bilinear", antialias=self.antialias)
         top, left = max(self.top_px, 0), max(self.left_px, 0)
         inner = picture[0, :, top : top + self.model_h_px, left : left + self.model_w_px]
         if inner.shape[1:] == (self.model_h_px, self.model_w_px):
@@ -92,6 +93,7 @@ def fit_to(spec: BoxSpec, height: int, width: int, item: str) -> Fit:
         model_h_px=spec.height,
         model_w_px=spec.width,
         fill=_mean_colour(spec),
+        antialias=spec.antialias,
     )
 
 

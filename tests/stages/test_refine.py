@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_dilation
 from planted import PlantedBox, auc, scorer, textured_clip
 
 from stages.evidence import decompose
@@ -47,9 +48,10 @@ def test_a_place_stands_out_by_the_evidence_it_holds(box, evidence):
     saliency = explain(evidence)
     net = saliency.output("log_odds")[0]
     place = box.truth(TARGET) > 1
-    # The place holds a gain of 4 over what is elsewhere; neighbours take a share, since the prior is smooth.
-    elsewhere = (box.truth(TARGET) == 0) & (box.truth(RIVAL) == 0)
-    assert 2.0 < (net[place].mean() - net[elsewhere].mean()) * place.sum() < 5.0
+    # The place holds a gain of 4 over what is elsewhere; the prior is smooth, so its neighbourhood takes a share.
+    around = binary_dilation(place, iterations=3)
+    elsewhere = (box.truth(TARGET) == 0) & (box.truth(RIVAL) == 0) & ~around
+    assert 2.0 < (net[around].mean() - net[elsewhere].mean()) * around.sum() < 5.0
     assert saliency.fidelity["log_odds"].q2 > 0.8
     assert saliency.fidelity["log_odds"].is_reliable
 

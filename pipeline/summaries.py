@@ -1,5 +1,6 @@
 """What is known of a video when it is finished: a line per video in videos.jsonl, read by resume, report and CLI."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -38,6 +39,12 @@ class TargetSummary:
         """Whether any clip carries a signal that can be told from noise."""
         return self.num_reliable_clips > 0
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "TargetSummary":
+        """The summary as JSON holds it; numbers that JSON does not know were written as null."""
+        known: dict[str, Any] = {key: math.nan if value is None else value for key, value in _known(cls, row).items()}
+        return cls(**known)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoSummary:
@@ -70,15 +77,10 @@ class VideoSummary:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "VideoSummary":
-        """The summary in a line of videos.jsonl. Numbers that JSON does not know were written as null."""
-        targets = tuple(_filled(TargetSummary, target) for target in row["targets"])
+        """The summary in a line of videos.jsonl."""
+        targets = tuple(TargetSummary.from_row(target) for target in row["targets"])
         known = {**_known(cls, row), "targets": targets, "warnings": tuple(row["warnings"])}
         return cls(**known)
-
-
-def _filled(record: type[TargetSummary], row: Mapping[str, Any]) -> TargetSummary:
-    known = _known(record, row)
-    return record(**{name: float("nan") if value is None else value for name, value in known.items()})
 
 
 def _known(record: type, row: Mapping[str, Any]) -> dict[str, Any]:

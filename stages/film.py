@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -91,7 +90,7 @@ class FilmWriter:
         self._started_s = perf_counter()
         self._summary: FilmSummary | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "FilmWriter":
         return self
 
     def __exit__(

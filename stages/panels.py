@@ -88,7 +88,7 @@ class Layout:
             y, x = panel.y - self._title_h, panel.x + self._title_px // 3
             put_text(canvas, (fitting or wordings[-1:])[0], x, y + self._title_px // 6, self._title_px, colour)
 
-    def paint(self, canvas: UInt8[np.ndarray, "h w 3"], rgb: UInt8[np.ndarray, "h w 3"], *, is_seen: bool) -> None:
+    def paint(self, canvas: UInt8[np.ndarray, "h w 3"], rgb: UInt8[np.ndarray, "h0 w0 3"], *, is_seen: bool) -> None:
         """Put the source's pixels into every panel and mark those the model never saw."""
         shown = self._resized(rgb)
         h, w = self.picture_size
@@ -103,11 +103,11 @@ class Layout:
             if panel.kind is not None:
                 self._mark_unseen(picture, is_seen=is_seen)
 
-    def strip_part(self, canvas: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    def strip_part(self, canvas: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h0 w 3"]:
         """The part of the canvas that the strip is painted on."""
         return canvas[self._strip_y :]
 
-    def _resized(self, rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    def _resized(self, rgb: UInt8[np.ndarray, "h0 w0 3"]) -> UInt8[np.ndarray, "h w 3"]:
         if self.zoom > 1:
             zoom = round(self.zoom)
             return rgb.repeat(zoom, axis=0).repeat(zoom, axis=1)

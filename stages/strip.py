@@ -85,7 +85,7 @@ class Strip:
             self._paint_profile(canvas, moment)
             note = moment.note
             right = clock(moment.now_s, 0.1)
-            put_text(canvas, right, self.width - self._pad, self._caption_y, self.font_px, WHITE, align=1)
+            put_text(canvas, right, self.width - self._pad, self._caption_y, self.font_px, WHITE, align=1.0)
         if note:
             self._paint_note(canvas, note, has_clock=moment is not None)
 
@@ -123,16 +123,16 @@ class Strip:
         size, y, canvas = self.font_px, self._bar_y, self._static
         small, gap = round(0.9 * size), max(3, size // 3)
         left, right = self._pad, self.width - self._pad
-        keys = self._keys(small, (right - left) * 0.5 if self._is_wide else right - left)
+        keys = self._keys(small, (right - left) // 2 if self._is_wide else right - left)
         if self._is_wide:
             right -= width_of(keys, small) + 2 * size
-            put_text(canvas, keys, self.width - self._pad, y + size - small, small, GREY, align=1)
+            put_text(canvas, keys, self.width - self._pad, y + size - small, small, GREY, align=1.0)
         else:
             put_text(canvas, keys, self.width // 2, self._unit_y, small, GREY, align=0.5)
         left += put_text(canvas, "against", left, y, size, F_TC) + gap
         left += put_text(canvas, f"-{number(scale)}", left, y, size, WHITE) + gap
-        right -= put_text(canvas, "for", right, y, size, FOR, align=1) + gap
-        right -= put_text(canvas, f"+{number(scale)}", right, y, size, WHITE, align=1) + gap
+        right -= put_text(canvas, "for", right, y, size, FOR, align=1.0) + gap
+        right -= put_text(canvas, f"+{number(scale)}", right, y, size, WHITE, align=1.0) + gap
         if right - left > 8:
             top, height = y + max(1, size // 8), round(0.95 * size)
             self._paint_colours(canvas[top : top + height, left:right], "net")
@@ -144,7 +144,7 @@ class Strip:
         middle = width // 2
         bar[-max(2, height // 3) :, middle - 1 : middle + 1] = WHITE
 
-    def _keys(self, size: int, room: float) -> str:
+    def _keys(self, size: int, room: int) -> str:
         unit = UNIT if self._profile_h else PICTURE_UNIT
         wordings = (
             f"{unit}  ·  outlined: above half  ·  faded: not significant  ·  hatched: {NOT_SEEN}",
@@ -153,7 +153,7 @@ class Strip:
             unit,
             "log-odds per %",
         )
-        return longest_fitting(wordings, size, int(room))
+        return longest_fitting(wordings, size, room)
 
     def _paint_profile(self, canvas: UInt8[np.ndarray, "h w 3"], moment: Moment) -> None:
         x0, x1 = self._pad, self.width - self._pad
@@ -181,4 +181,4 @@ class Strip:
             x += put_text(plot, text, x, bottom, small, colour, outline=True) + small // 2
         size_text = f"±{number(self._full_height)} log-odds per frame"
         if width_of(size_text, small) < 0.5 * plot.shape[1]:
-            put_text(plot, size_text, plot.shape[1] - inset, 0, small, GREY, align=1, outline=True)
+            put_text(plot, size_text, plot.shape[1] - inset, 0, small, GREY, align=1.0, outline=True)

@@ -13,7 +13,7 @@ from stages.colours import (
 )
 
 KINDS = ("net", "support", "f_tc", "f_ntc", "uncertainty")
-BLACK = np.zeros(3, np.uint8)
+BLACK = np.zeros((1, 3), np.uint8)
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 COLOUR_BLIND = {
@@ -55,7 +55,9 @@ def test_orange_is_for_and_blue_against():
 
 def test_values_beyond_the_scale_look_like_its_end():
     for end in (-1, 1):
-        np.testing.assert_array_equal(over(BLACK, "net", np.array(end * 7.0)), over(BLACK, "net", np.array(end * 1.0)))
+        np.testing.assert_array_equal(
+            over(BLACK, "net", np.array([end * 7.0])), over(BLACK, "net", np.array([end * 1.0]))
+        )
 
 
 @pytest.mark.parametrize("kind", ["support", "f_tc", "f_ntc", "uncertainty"])

@@ -104,7 +104,7 @@ def test_the_strip_fits_every_width_and_its_letters_grow(width):
 
 def test_numbers_and_times_read_as_people_write_them():
     assert [number(value) for value in (0.1234, 1.26, 12.4, 345.6)] == ["0.12", "1.3", "12", "346"]
-    assert [clock(t) for t in (4, 59.2, 75, 3725)] == ["4 s", "59 s", "1:15", "1:02:05"]
+    assert [clock(t) for t in (4.0, 59.2, 75.0, 3725.0)] == ["4 s", "59 s", "1:15", "1:02:05"]
     assert clock(3.26, 0.1) == "3.3 s"
-    assert tick_step(20, 400, 30) == 5
-    assert tick_step(7200, 400, 30) == 1200
+    assert tick_step(20.0, 400, 30) == 5
+    assert tick_step(7200.0, 400, 30) == 1200

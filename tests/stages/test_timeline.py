@@ -12,7 +12,7 @@ def profile(**changes: np.ndarray) -> Profile:
     return Profile(pts_s=np.arange(4.0), end_s=4.0, **parts)
 
 
-def plot(drawn: Profile, span_s: tuple[float, float] = (0, 4), full: float = 4.0) -> np.ndarray:
+def plot(drawn: Profile, span_s: tuple[float, float] = (0.0, 4.0), full: float = 4.0) -> np.ndarray:
     canvas = np.zeros((40, 80, 3), np.uint8)
     draw_areas(canvas, drawn, span_s, full)
     return canvas
@@ -44,7 +44,7 @@ def test_unreliable_frames_are_grey_and_unseen_or_unknown_ones_empty():
     assert share(grey[:18, :20], FOR) > 0.3
     empty = plot(profile(is_seen=middle))
     assert empty[:18, 20:40].max() < PLOT_BACKGROUND
-    later = plot(profile(), (0, 8))
+    later = plot(profile(), (0.0, 8.0))
     assert later[:18, 41:].max() < PLOT_BACKGROUND
     assert share(later[:18, :40], FOR) > 0.3
 
@@ -70,6 +70,6 @@ def test_playhead_and_ticks_stand_at_their_time():
     for beyond in (-50.0, 500.0):
         draw_playhead(canvas, beyond, 11)
     axis = np.zeros((16, 400, 3), np.uint8)
-    draw_time_axis(axis, (0, 20), 11, 0, 400)
+    draw_time_axis(axis, (0.0, 20.0), 11, 0, 400)
     ticks = np.flatnonzero(axis[0, :, 0])
     assert {int(tick) // 100 for tick in ticks} == {0, 1, 2, 3}

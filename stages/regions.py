@@ -115,12 +115,14 @@ class RegionTracker:
         for label in range(1, count + 1):
             cells = labels == label
             touched = [] if before is None else [int(i) for i in np.unique(before[cells]) if i in alive or i in now]
-            tube = Tube(kind)
-            for i in touched:
-                old = now.pop(i) if i in now else alive.pop(i)
-                tube.slices += old.slices
-                ids[ids == i] = -1
-            if tube.slices and frame_idx - tube.slices[0].frame_idx >= self.config.max_region_frames:
+            met = [now.pop(i) if i in now else alive.pop(i) for i in touched]
+            ids[np.isin(ids, touched)] = -1
+            # The longest takes the others in, so that a long tube is never copied.
+            tube = max(met, key=lambda other: len(other.slices), default=Tube(kind))
+            for other in met:
+                if other is not tube:
+                    tube.slices += other.slices
+            if tube.slices and frame_idx - min(tube.slices[0].frame_idx, frame_idx) >= self.config.max_region_frames:
                 self._complete(tube)
                 tube = Tube(kind)
             tube.slices.append(_slice(frame_idx, pts_s, cells, value, std))

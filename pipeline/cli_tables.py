@@ -40,8 +40,14 @@ def print_outcome(folder: Path, *, is_demo: bool = False) -> None:
 
         console.print(demo_table(compare_with_truth(folder), run.manifest.summary))
     else:
-        console.print(run_table(run))
+        table = run_table(run)
+        if table.row_count:
+            console.print(table)
+        for name, text in speed_rows(run.manifest.summary):
+            console.print(f"{name}: {text}")
     _print_failures(run)
+    if run.manifest.status == "stopped":
+        console.print(f"stopped before the end; go on with: heatreel resume {escape(str(folder))}")
     print_paths(folder)
 
 
@@ -121,9 +127,9 @@ def demo_table(numbers: "DemoNumbers", summary: Mapping[str, Any]) -> Table:
 
 
 def run_table(run: "RunFolder") -> Table:
-    """One row for each source and target, at most some dozens."""
+    """One row for each source and target, at most some dozens. p: mean probability; R²: of held-out masks."""
     table = Table(show_edge=False, pad_edge=False)
-    for name in ("source", "target", "top-1", "probability", "for", "F-TC", "F-NTC", "held-out R²", "reliable"):
+    for name in ("source", "target", "top-1", "p", "for", "F-TC", "F-NTC", "R²", "reliable"):
         table.add_column(name, justify="left" if name in WORDS else "right")
     for number, summary in enumerate(run.summaries()):
         if number == MAX_ROWS:
@@ -131,8 +137,6 @@ def run_table(run: "RunFolder") -> Table:
             break
         for target in summary.targets:
             table.add_row(Path(summary.uri).name, *_target_cells(target))
-    caption = "   ".join(f"{name} {text}" for name, text in speed_rows(run.manifest.summary))
-    table.caption = caption or None
     return table
 
 
@@ -152,7 +156,7 @@ def speed_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("time", ", ".join(known)))
     if memory := summary.get("peak_memory_bytes"):
         total = sum(memory.values())
-        rows.append(("memory", f"{total / 1e9:.2f} GB at its peak, all processes"))
+        rows.append(("memory", f"{total / 1e9:.2f} GB at the peak"))
     return rows
 
 
@@ -187,7 +191,7 @@ def print_verification(result: "Verification", *, as_json: bool) -> None:
 
 def _target_cells(target: "TargetSummary") -> list[str]:
     shares = (target.share_for, target.share_f_tc, target.share_f_ntc)
-    verdict = f"{target.num_reliable_clips} of {target.num_clips} clips" if target.is_reliable else "no reliable signal"
+    verdict = f"{target.num_reliable_clips} of {target.num_clips} clips" if target.is_reliable else "no signal"
     return [
         escape(target.target),
         escape(target.top1),

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config
+from pipeline.topology import build_score
 from stages.box import BlackBox
 from stages.decode import estimate_clips
 from stages.errors import ExplainError
-from stages.models import MODELS, load_box
+from stages.models import MODELS
 from stages.score import Score, Tuning
 from stages.sources import find_sources, probe
 
@@ -101,8 +102,7 @@ def describe(source: "VideoSource") -> str:
 
 
 def _scorer(config: Config) -> Score:
-    model = config.model
-    score = Score(config.score, lambda: load_box(**model.model_dump()), seed=config.seed)
+    score = build_score(config)
     score.setup()
     return score
 

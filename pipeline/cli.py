@@ -59,7 +59,7 @@ def demo(
             overrides,
             model="demo",
             target=target or shipped.protagonist_label(),
-            budget=budget,
+            budget=budget or (None if config else shipped.BUDGET),
             method=method,
             engine=engine,
             device=device,

@@ -22,6 +22,7 @@ console = Console(soft_wrap=True, highlight=False, emoji=False)
 errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 MAX_FILMS, MAX_ROWS = 8, 40
+SHORT_TITLES = {"support": "for", "f_tc": "F-TC", "f_ntc": "F-NTC"}
 WORDS = ("source", "target", "top-1", "reliable")
 
 
@@ -102,7 +103,7 @@ def demo_json(folder: Path) -> dict[str, Any]:
 
 def demo_table(numbers: "DemoNumbers", summary: Mapping[str, Any]) -> Table:
     """Prediction, target, shares, fidelity, energy of each map inside each true mask, efficiency."""
-    from pipeline.words import KIND_WORDS, verdict_words
+    from pipeline.words import verdict_words
 
     table = Table(title="What the model saw in the shipped clip", title_justify="left", show_header=False)
     table.add_column(style="bold")
@@ -116,11 +117,10 @@ def demo_table(numbers: "DemoNumbers", summary: Mapping[str, Any]) -> Table:
     table.add_row("evidence", shares)
     table.add_row("fidelity", escape(verdict_words(found)))
     for kind, objects in numbers.energy.items():
-        cells = [
-            f"{energy.share:.0%} on the {name}, {energy.ratio:.1f} x its area ({energy.area:.1%})"
-            for name, energy in objects.items()
+        inside = [
+            f"{energy.share:.0%} on the {name}, {energy.ratio:.1f} x its area" for name, energy in objects.items()
         ]
-        table.add_row(KIND_WORDS[kind], "\n".join(cells))
+        table.add_row(f"{SHORT_TITLES[kind]} map", "\n".join(inside))
     for name, text in speed_rows(summary):
         table.add_row(name, text)
     return table

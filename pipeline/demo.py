@@ -18,6 +18,8 @@ from stages.evidence import EvidenceKind, decompose_arrays
 from stages.metrics import MaskEnergy, cover_of_cells, energy_in_mask
 from stages.records import Explanation
 
+# Evaluations per clip: enough for this clip, and the whole demo takes about a minute on two cores.
+BUDGET = 128
 MAPS: tuple[EvidenceKind, ...] = ("support", "f_tc", "f_ntc")
 
 

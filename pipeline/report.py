@@ -87,7 +87,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     facts: list[tuple[str, object]] = [
         ("model", manifest.model.get("name") or _setting(config, "model", "name")),
         ("target", config.get("target")),
-        ("evaluations per clip", config.get("budget")),
+        ("evaluations per clip", _setting(config, "perturb", "budget")),
         ("method", _setting(config, "refine", "method")),
         ("what replaces hidden pixels", manifest.substrate or _setting(config, "score", "substrate")),
         ("status", manifest.status),

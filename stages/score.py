@@ -29,8 +29,12 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TRIAL_S = 0.25
+# Masks rendered at a time, straight into the batch: few enough to stay in the processor's cache.
+RENDER_SLICE = 32
 # A larger batch must be this much faster, else the smaller one stays: it fills sooner and waits less.
 WORTHWHILE_GAIN = 1.04
+# Where one batch takes this long already, a larger one would only be waited for.
+LONG_BATCH_S = 0.5
 
 
 class ScoreConfig(Settings):
@@ -141,11 +145,10 @@ class Score:
                 rate = self._bare_rate(size)
             except torch.OutOfMemoryError:
                 break
-            if rate < best.evaluations_per_s * WORTHWHILE_GAIN:
-                if size >= 8 * best.batch_size:
-                    break
-                continue
-            best = Tuning(batch_size=size, evaluations_per_s=rate)
+            if rate >= best.evaluations_per_s * WORTHWHILE_GAIN:
+                best = Tuning(batch_size=size, evaluations_per_s=rate)
+            if size >= 8 * best.batch_size or size / rate > LONG_BATCH_S:
+                break
         self._batch_size = best.batch_size
         return best
 
@@ -239,7 +242,16 @@ class _Perturbed:
 
     def render(self, start: int, stop: int) -> Float[Tensor, "n t c h w"]:
         """The perturbed clips [start, stop) of the sequence, on the device."""
-        return torch.cat([self._render_piece(piece) for piece in self._pieces(start, stop)])
+        stop = min(stop, len(self))
+        first = self.loaded[self.batches[0].clip_id].frames
+        out = first.new_empty((stop - start, *first.shape))
+        done = 0
+        for piece in self._pieces(start, stop):
+            for offset in range(0, len(piece), RENDER_SLICE):
+                masks = piece.rows(offset, min(offset + RENDER_SLICE, len(piece)))
+                self._render_piece(masks, out[done : done + len(masks)])
+                done += len(masks)
+        return out
 
     def _pieces(self, start: int, stop: int) -> Iterator[MaskBatch]:
         for batch in self.batches:
@@ -247,12 +259,12 @@ class _Perturbed:
                 yield batch.rows(max(start, 0), min(stop, len(batch)))
             start, stop = start - len(batch), stop - len(batch)
 
-    def _render_piece(self, masks: MaskBatch) -> Tensor:
+    def _render_piece(self, masks: MaskBatch, out: Tensor) -> None:
         clip = self.loaded[masks.clip_id]
         t, _, h, w = clip.frames.shape
         grids = torch.from_numpy(grids_of(masks).copy()).to(clip.frames.device)
         keep = render_masks(grids, (t, h, w))
-        return apply_mask(clip.frames, keep, clip.substrate, is_freeze=self.is_freeze)
+        apply_mask(clip.frames, keep, clip.substrate, is_freeze=self.is_freeze, out=out)
 
 
 def pick_device(name: str) -> torch.device:

@@ -72,13 +72,16 @@ def apply_mask(
     substrate: Float[Tensor, "t c h w"],
     *,
     is_freeze: bool = False,
+    out: Float[Tensor, "n t c h w"] | None = None,
 ) -> Float[Tensor, "n t c h w"]:
-    """Phi(x; a) = a x + (1 - a) R; freeze: x'_u = a_u x_u + (1 - a_u) x'_{u-1}, x'_{-1} = x_0 (METHOD.md, 0 and 6)."""
+    """Phi(x; a) = a x + (1 - a) R; freeze: x'_u = a_u x_u + (1 - a_u) x'_{u-1}, x'_{-1} = x_0 (METHOD.md, 0 and 6).
+
+    `out` (allocated when None) is filled and returned.
+    """
+    out = frames.new_empty((len(keep), *frames.shape)) if out is None else out
     if not is_freeze:
-        return torch.lerp(substrate[None], frames[None], keep[:, :, None])
+        return torch.lerp(substrate[None], frames[None], keep[:, :, None], out=out)
     shown = frames[0].expand(len(keep), *frames.shape[1:])
-    out = torch.empty((len(keep), *frames.shape), dtype=frames.dtype, device=frames.device)
     for u in range(len(frames)):
-        shown = torch.lerp(shown, frames[u].expand_as(shown), keep[:, u, None])
-        out[:, u] = shown
+        shown = torch.lerp(shown, frames[u].expand_as(shown), keep[:, u, None], out=out[:, u])
     return out

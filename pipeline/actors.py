@@ -196,7 +196,9 @@ class RayEngine:
             content = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
             self._pending[ref] = pending
-            self._replace(slot, pending.actor, f"died ({type(error).__name__})")
+            told = str(error).strip().splitlines()
+            _log.info("stage=%s worker=%d %s: %s", name, slot.worker, type(error).__name__, error)
+            self._replace(slot, pending.actor, f"died ({type(error).__name__}: {told[-1] if told else ''})")
             return
         if pending.seq is None:
             report, problem = content

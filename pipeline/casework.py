@@ -4,6 +4,7 @@ Writes every scored round to the journal before anything is made of it, and read
 asking the box again. Pixels are never touched here, only passed on.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from pipeline.engine import Read
 from pipeline.journal import Journal
 from pipeline.sink import SinkSpec
 from pipeline.summaries import VideoSummary
-from pipeline.work import DecodeTask, JobStarted, Piece, RefineTask, ScoreTask, SinkTask
+from pipeline.work import DecodeTask, JobStarted, Piece, RefineTask, ScoreTask, SinkTask, Task
 from pipeline.writing import FinishedClip, SinkRequest, SinkResult
 from stages.box import BoxSpec
 from stages.decode import DecodeRequest
@@ -25,15 +26,26 @@ from stages.score import ScoreRequest, ScoreResult
 
 
 class Casework:
-    """Everything the scheduler does not know. `run` is the run folder's path, as sinks are told."""
+    """Everything the scheduler does not know.
 
-    def __init__(self, config: Config, spec: BoxSpec, journal: Journal, run: str) -> None:
+    `run` is the run folder's path, as sinks are told; `decided` hears of the targets of a video when they are chosen.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spec: BoxSpec,
+        journal: Journal,
+        run: str,
+        decided: Callable[[str, tuple[int, ...]], None] = lambda video_id, targets: None,
+    ) -> None:
         self.config = config
         self.spec = spec
         self.journal = journal
         self.videos: dict[str, VideoCase] = {}
         self.clips: dict[int, ClipCase] = {}
         self._run = run
+        self._decided = decided
         self._perturb = Perturb(config.perturb, config.refine.method)
         self._sent: dict[int, list[Piece]] = {}  # what a score task really asked
 
@@ -47,6 +59,17 @@ class Casework:
         return self.clips.pop(job)
 
     # --- requests; None: there is nothing to ask any more ---
+
+    def request(self, task: Task) -> object | None:
+        """What to tell the worker. Raises ConfigError when the target turns out to be no class of the box."""
+        if isinstance(task, DecodeTask):
+            return self.decode_request(task)
+        if isinstance(task, ScoreTask):
+            return self.score_request(task)
+        if isinstance(task, RefineTask):
+            return self.refine_request(task)
+        assert isinstance(task, SinkTask)
+        return self.sink_request(task)
 
     def decode_request(self, task: DecodeTask) -> DecodeRequest | None:
         """Read one clip."""
@@ -183,9 +206,18 @@ class Casework:
         video = self.videos[case.id.video_id]
         if video.targets is None:
             video.looks = video.looks or {case.id.clip_idx: case.untouched()}
-            video.choose_targets(self.config.target, self.spec)
+            self._choose(video)
         assert video.targets is not None
         return video.targets
+
+    def peeks_done(self, video_id: str) -> None:
+        """Nothing more will be seen before the targets are chosen. Raises ConfigError as `request` does."""
+        video = self.videos[video_id]
+        if video.looks:
+            self._choose(video)
+
+    def _choose(self, video: VideoCase) -> None:
+        self._decided(video.source.id, video.choose_targets(self.config.target, self.spec))
 
     def _first_round(self, case: ClipCase, info: ClipInfo) -> MaskBatch:
         if case.purpose == "verify":

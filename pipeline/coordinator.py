@@ -7,7 +7,6 @@ process it lives in: signals are turned into `stop()` by the caller, and what it
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import numpy as np
 
@@ -15,9 +14,9 @@ from pipeline.cases import VideoCase
 from pipeline.casework import Casework
 from pipeline.engine import Answer, Engine, Happening, Problem, WorkerDown, WorkerUp
 from pipeline.feed import SourceFeed
+from pipeline.outcomes import Outcomes, Record
 from pipeline.scheduler import Scheduler
 from pipeline.stats import Stats
-from pipeline.summaries import VideoSummary
 from pipeline.topology import ScorerReport
 from pipeline.work import (
     DecodeTask,
@@ -34,7 +33,7 @@ from pipeline.work import (
     VideoEnded,
 )
 from stages.decode import estimate_clips
-from stages.errors import ConfigError, ExplainError, ResourceError
+from stages.errors import ConfigError, ExplainError
 from stages.records import Failure, VideoSource
 from stages.targets import needs_scores
 
@@ -44,23 +43,6 @@ POLL_S = 0.25
 DRAIN_S = 20.0  # after the first stop: for what is in flight
 CLOSE_S = 20.0  # after the second: for films to be closed
 NUM_PEEKS = 8
-
-
-class Record(Protocol):
-    """Where a run writes down what happens to its videos."""
-
-    def opened(self, source: VideoSource) -> bool:
-        """A source is taken in; False when an earlier run has finished it."""
-        ...
-
-    def has_targets(self, video_id: str, targets: tuple[int, ...]) -> None:
-        """The classes to explain in this video are decided."""
-
-    def completed(self, summary: VideoSummary) -> None:
-        """A video is finished."""
-
-    def failed(self, failure: Failure) -> None:
-        """An input, or a part of it, could not be explained."""
 
 
 class Coordinator:
@@ -87,15 +69,14 @@ class Coordinator:
         self.engine = engine
         self.feed = feed
         self.record = record
+        self.outcomes = Outcomes(record, stats, max_failures=casework.config.engine.max_failures)
         self.stats = stats
         self._targets = targets or {}
         self._show = show
         self._clock = clock
         self._num_stops = 0
         self._stop_by: float | None = None
-        self._fatal: ExplainError | None = None
-        self._problem: Problem | None = None  # of the answer that is being dealt with
-        self._has_failure: set[str] = set()
+        self._has_closed = False
 
     @property
     def is_stopped(self) -> bool:
@@ -112,7 +93,9 @@ class Coordinator:
             now = self._clock()
             self._heed_stop(now)
             self._take_sources()
-            if self.scheduler.is_done and (self.feed.has_ended or self.is_stopped or self._fatal):
+            if self.outcomes.fatal is not None and not self._has_closed:
+                self._end_run(self.outcomes.fatal)
+            if self.scheduler.is_done and (self.feed.has_ended or self.is_stopped or self.outcomes.fatal):
                 break
             if self._stop_by is not None and now > self._stop_by + CLOSE_S:
                 break
@@ -124,8 +107,8 @@ class Coordinator:
                 self.take(happening)
             self._show(self.stats, self._clock())
         self.stats.ended = self._clock()
-        if self._fatal is not None:
-            raise self._fatal
+        if self.outcomes.fatal is not None:
+            raise self.outcomes.fatal
 
     def take(self, happening: Happening) -> None:
         """Deal with what an engine says."""
@@ -156,12 +139,12 @@ class Coordinator:
     # --- sources and stopping ---
 
     def _take_sources(self) -> None:
-        while self.scheduler.wants_video() and not self.is_stopped and self._fatal is None:
+        while self.scheduler.wants_video() and not self.is_stopped and self.outcomes.fatal is None:
             item = self.feed.poll()
             if item is None:
                 return
             if isinstance(item, Failure):
-                self._fail(item)
+                self.outcomes.fail(item)
             else:
                 self._open(item)
 
@@ -196,7 +179,8 @@ class Coordinator:
 
     def _end_run(self, error: ExplainError) -> None:
         """Close what is open, then raise."""
-        self._fatal = self._fatal or error
+        self.outcomes.fatal = self.outcomes.fatal or error
+        self._has_closed = True
         self.feed.close()
         self.scheduler.abandon()
         self._stop_by = self._clock()
@@ -217,7 +201,7 @@ class Coordinator:
         self.stats.most_bytes = max(self.stats.most_bytes, window.num_bytes)
         for task in tasks:
             try:
-                request = self._request(task)
+                request = self.casework.request(task)
             except ConfigError as error:  # the target is no class of this box
                 self._end_run(error)
                 return
@@ -228,22 +212,6 @@ class Coordinator:
             else:
                 self.scheduler.failed(task.seq, now)
         self._handle_events()
-
-    def _request(self, task: Task) -> object | None:
-        if isinstance(task, DecodeTask):
-            return self.casework.decode_request(task)
-        if isinstance(task, ScoreTask):
-            return self.casework.score_request(task)
-        if isinstance(task, RefineTask):
-            case = self.casework.clips.get(task.job)
-            video = None if case is None else self.casework.videos[case.id.video_id]
-            was_open = video is not None and video.targets is None
-            request = self.casework.refine_request(task)
-            if was_open and video is not None and video.targets is not None:
-                self.record.has_targets(video.source.id, video.targets)
-            return request
-        assert isinstance(task, SinkTask)
-        return self.casework.sink_request(task)
 
     def _answered(self, task: Task, answer: Answer, now: float) -> None:
         seconds = answer.seconds
@@ -294,10 +262,10 @@ class Coordinator:
             self._end_run(problem.error)
             return
         self.stats.retries += 1
-        self._problem = problem
+        self.outcomes.problem = problem
         self.scheduler.failed(task.seq, now, is_permanent=problem.is_permanent, has_lost_frames=problem.has_lost_frames)
         self._handle_events()
-        self._problem = None
+        self.outcomes.problem = None
 
     # --- events ---
 
@@ -314,61 +282,18 @@ class Coordinator:
         elif isinstance(event, FramesDropped):
             self.casework.drop_frames(event.job)
         elif isinstance(event, PeeksDone):
-            self._choose_targets(event.video)
-        elif isinstance(event, JobEnded):
-            self._job_ended(event)
-        elif isinstance(event, VideoEnded):
-            self._video_ended(event)
-
-    def _choose_targets(self, video_id: str) -> None:
-        video = self.casework.videos[video_id]
-        if video.looks:
             try:
-                self.record.has_targets(video_id, video.choose_targets(self.casework.config.target, self.casework.spec))
+                self.casework.peeks_done(event.video)
             except ConfigError as error:
                 self._end_run(error)
-                return
-        self.scheduler.open_gate(video_id)
-
-    def _job_ended(self, event: JobEnded) -> None:
-        case = self.casework.close_clip(event.job)
-        if event.failed_in is None or self._problem is None:
-            return
-        is_extra = case.purpose == "verify" or (case.purpose == "peek" and case.id.clip_idx > 0)
-        if is_extra or (case.purpose == "peek" and not self._problem.is_permanent):
-            _log.warning("clip=%s purpose=%s given up: %s", case.id, case.purpose, self._problem.error)
-            return
-        self._fail_with(case.id.video_id, event.failed_in, self._problem, case.id.clip_idx)
-
-    def _video_ended(self, event: VideoEnded) -> None:
-        video = self.casework.videos.pop(event.video)
-        is_cut = self.is_stopped or self._fatal is not None
-        if not event.is_complete and not is_cut and event.video not in self._has_failure:
-            error = ResourceError(video.source.uri, "no clip of it could be explained", "look at log.jsonl")
-            problem = self._problem or Problem(error=error, kind="ResourceError")
-            self.casework.videos[event.video] = video
-            self._fail_with(event.video, "sink" if self._problem else "decode", problem, None)
-            del self.casework.videos[event.video]
-        self._has_failure.discard(event.video)
-
-    def _fail_with(self, video_id: str, stage: str, problem: Problem, clip_idx: int | None) -> None:
-        self._has_failure.add(video_id)
-        self._fail(
-            Failure(
-                video_id=video_id,
-                uri=self.casework.videos[video_id].source.uri,
-                stage=stage,
-                error=problem.kind,
-                reason=problem.error.fact,
-                remedy=problem.error.remedy,
-                clip_idx=clip_idx,
-            )
-        )
-
-    def _fail(self, failure: Failure) -> None:
-        self.record.failed(failure)
-        self.stats.failures += 1
-        most = self.casework.config.engine.max_failures
-        if most is not None and self.stats.failures > most and self._fatal is None:
-            fact = f"more than {most} failures; the last: {failure.uri}: {failure.reason}"
-            self._end_run(ResourceError("the run", fact, "mend the inputs, or raise engine.max_failures"))
+            else:
+                self.scheduler.open_gate(event.video)
+        elif isinstance(event, JobEnded):
+            case = self.casework.close_clip(event.job)
+            if event.failed_in is not None:
+                source = self.casework.videos[case.id.video_id].source
+                self.outcomes.clip_given_up(case, source, event.failed_in)
+        elif isinstance(event, VideoEnded):
+            source = self.casework.videos.pop(event.video).source
+            is_cut = self.is_stopped or self.outcomes.fatal is not None
+            self.outcomes.video_ended(source, is_complete=event.is_complete, is_cut=is_cut)

@@ -142,7 +142,7 @@ def _prepare(
     limits = limits_of(config, is_local=is_local)
     clip_bytes = 3 * spec.clip_len * spec.height * spec.width
     coordinator = Coordinator(
-        Casework(config, spec, Journal(folder.path / "journal"), str(folder.path)),
+        Casework(config, spec, Journal(folder.path / "journal"), str(folder.path), record.has_targets),
         Scheduler(limits, clip_bytes=clip_bytes, rows_per_clip=config.budget),
         engine,
         feed,

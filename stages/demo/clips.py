@@ -22,7 +22,7 @@ RIVAL_STAY_S = (3.2, 7.2)
 FOOLED_S = (4.4, 6.4)
 
 # Radii in picture heights; a rival is clearly smaller than the protagonist, or about as large and faint.
-RADIUS = (0.13, 0.21)
+RADIUS = (0.15, 0.22)
 RIVAL_SCALE = (0.45, 0.75)
 
 
@@ -53,7 +53,7 @@ def demo_clip() -> SceneSpec:
         y=0.63,
         x=1.0,
         radius=0.17,
-        colour=_rgb("#fdf3e3"),
+        colour=_rgb("#ff9bb3"),
         accent=_rgb("#d6336c"),
         period_s=1.15,
         extent=0.26,
@@ -166,7 +166,7 @@ def _random_colour(rng: np.random.Generator, saturation: tuple[float, float], va
 
 
 def _random_backdrop(rng: np.random.Generator) -> Backdrop:
-    kind = BACKDROPS[int(rng.choice(len(BACKDROPS), p=[0.4, 0.2, 0.15, 0.1, 0.15]))]
+    kind = BACKDROPS[int(rng.choice(len(BACKDROPS), p=[0.5, 0.2, 0.08, 0.07, 0.15]))]
     base = rng.uniform(0.15, 0.9)
     palette = [_random_colour(rng, (0, 0.7), (base * 0.6, min(1, base * 1.3))) for _ in range(int(rng.integers(3, 7)))]
     return Backdrop(

@@ -12,6 +12,8 @@ SHADOW_OFFSET = (0.045, 0.03)  # y, x in picture heights: the light comes from t
 SHADOW_SOFTNESS = 0.05
 SHADOW_DEPTH = 0.38
 BLADES = 3
+BORDER = 0.15  # of the radius: objects look like stickers
+BORDER_COLOUR = (0.98, 0.96, 0.92)
 PIXELS_AT_ONCE = 1_500_000
 
 
@@ -134,7 +136,7 @@ def _window(spec: SceneSpec, where: Pose) -> tuple[slice, slice]:
 
 
 def _paint(spec: SceneSpec, thing: SceneObject, times_s: Float64[np.ndarray, " t"]) -> _Painted:
-    """Shade one object: pinwheel of two colours, light from the upper left, bright rim, soft shadow."""
+    """Shade one object: pinwheel of two colours, light border, light from the upper left, soft shadow."""
     where = pose(thing, times_s)
     window = _window(spec, where)
     ys = ((np.arange(spec.height)[window[0]] + 0.5) / spec.height).astype(np.float32)
@@ -152,10 +154,10 @@ def _paint(spec: SceneSpec, thing: SceneObject, times_s: Float64[np.ndarray, " t
     rgb = first + (second - first) * blades[..., None]
     dy = ys[None, :, None] - where.y.astype(np.float32)[:, None, None]
     dx = xs[None, None, :] - where.x.astype(np.float32)[:, None, None]
-    shine = 1.04 - np.clip((dy + dx) / radius, -2, 2) * np.float32(0.11)
-    rim = np.exp(-np.square((distance / radius + np.float32(0.06)) / np.float32(0.035))) * np.float32(0.4)
+    shine = 1.0 - np.clip((dy + dx) / radius, -2, 2) * np.float32(0.08)
+    border = np.clip(0.5 + (distance + BORDER * radius) * spec.height, 0, 1)
+    rgb = rgb + (np.array(BORDER_COLOUR, np.float32) - rgb) * border[..., None]
     rgb = rgb * shine[..., None]
-    rgb = rgb + (1 - rgb) * rim[..., None]
     return _Painted(window, rgb, coverage * np.float32(thing.opacity), coverage, shadow)
 
 

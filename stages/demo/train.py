@@ -2,8 +2,8 @@
 
 Every step renders a few fresh clips into a replay buffer and learns from a random, augmented batch of it. A third of a
 batch is partly replaced by blur or mean colour, as explanation will do it; there the label is softened by how much of
-each object can still be seen. A second head, thrown away afterwards, must name the object at every place, so that the
-features learn from the true masks where their evidence lies. Two cores, about six minutes.
+each object can still be seen. A second head, thrown away afterwards, must name shape and motion at every place, so that
+the features learn from the true masks where their evidence lies. Two cores, about seven minutes.
 """
 
 import argparse
@@ -20,12 +20,13 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stages.demo.clips import RandomClip, random_clip
-from stages.demo.network import CHANNELS, DEMO_SPEC, LABELS, WEIGHTS, DemoNet
+from stages.demo.network import CHANNELS, DEMO_SPEC, LABELS, MOTIONS, SHAPES, WEIGHTS, DemoNet
 
 FIRST_TRAINING_SEED = 1_000_000  # clips with smaller seeds are fresh: benchmarks and tests use them
 CELL_PX = 8  # masks of objects are kept as coverage of cells this large
 TIME_STRIDE = 4  # of the network's features
 SMOOTHING = 0.04
+PLACE_WEIGHT = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +34,13 @@ class TrainConfig:
     """Settings of a training run; the defaults made the shipped weights."""
 
     seed: int = 0
-    steps: int = 600
+    steps: int = 900
     batch_size: int = 28
     buffer_size: int = 1600
     first_clips: int = 256
     fresh_per_step: int = 5
-    learning_rate: float = 4e-3
-    masked_share: float = 0.35
+    learning_rate: float = 3e-3
+    masked_share: float = 0.3
     threads: int = 2
 
 
@@ -141,7 +142,8 @@ class Batch:
 
     clips: Float[Tensor, "n c t h w"]
     labels: Float[Tensor, "n k"]
-    places: Float[Tensor, "n k+1 gt gh gw"]  # class weights at every place of the features; the last is "nothing"
+    shapes: Float[Tensor, "n s+1 gt gh gw"]  # weights at every place of the features; the last is "nothing"
+    motions: Float[Tensor, "n m+1 gt gh gw"]
 
 
 def make_batch(
@@ -158,13 +160,20 @@ def make_batch(
         clips[:masked] = hidden
         coverage[:masked] = seen
     labels = (1 - SMOOTHING) * labels + SMOOTHING / len(LABELS)
-    return Batch(normalise(clips), labels, place_labels(coverage, classes))
+    return Batch(
+        clips=normalise(clips),
+        labels=labels,
+        shapes=place_labels(coverage, classes // len(MOTIONS), len(SHAPES)),
+        motions=place_labels(coverage, classes % len(MOTIONS), len(MOTIONS)),
+    )
 
 
-def place_labels(seen: Float[Tensor, "n 2 t gh gw"], classes: Int64[Tensor, "n 2"]) -> Float[Tensor, "n k+1 gt gh gw"]:
-    """How much of every place of the features belongs to each class, or to nothing (last)."""
+def place_labels(
+    seen: Float[Tensor, "n 2 t gh gw"], classes: Int64[Tensor, "n 2"], count: int
+) -> Float[Tensor, "n k+1 gt gh gw"]:
+    """How much of every place of the features belongs to each of `count` classes, or to nothing (last)."""
     seen = F.avg_pool3d(seen, (TIME_STRIDE, 1, 1))
-    places = torch.zeros((len(seen), len(LABELS) + 1, *seen.shape[2:]))
+    places = torch.zeros((len(seen), count + 1, *seen.shape[2:]))
     index = classes[:, :, None, None, None].expand_as(seen)
     places.scatter_add_(1, index, seen)
     places[:, -1] = (1 - seen.sum(1)).clamp_min(0)
@@ -191,7 +200,7 @@ def train(config: TrainConfig, *, is_quiet: bool = False) -> DemoNet:
     rng = np.random.default_rng([config.seed, 5])
     generator = torch.Generator().manual_seed(config.seed)
     net = DemoNet(batch_norm=True).to(memory_format=torch.channels_last_3d).train()
-    place_head = torch.nn.Conv3d(CHANNELS[-1], len(LABELS) + 1, 1)
+    place_head = torch.nn.Conv3d(CHANNELS[-1], len(SHAPES) + len(MOTIONS) + 2, 1)
     parameters = [*net.parameters(), *place_head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -199,25 +208,30 @@ def train(config: TrainConfig, *, is_quiet: bool = False) -> DemoNet:
     )
     buffer = ReplayBuffer(config.buffer_size)
     clip_seed = FIRST_TRAINING_SEED * (1 + config.seed)
-    started, mean_loss, mean_hits = time.monotonic(), 0.0, 0.0
+    started, mean_loss, hits = time.monotonic(), 0.0, torch.zeros(3)
     for step in range(config.steps):
         for _ in range(config.first_clips if step == 0 else config.fresh_per_step):
             buffer.add(random_clip(clip_seed + buffer.num_seen))
         batch = make_batch(buffer, config, rng, generator)
         features = net.features(batch.clips)
         logits = net.classify(features)
-        loss = F.cross_entropy(logits, batch.labels) + place_loss(place_head(features), batch.places)
+        of_shape, of_motion = place_head(features).split([len(SHAPES) + 1, len(MOTIONS) + 1], dim=1)
+        loss = F.cross_entropy(logits, batch.labels) + PLACE_WEIGHT * (
+            place_loss(of_shape, batch.shapes) + place_loss(of_motion, batch.motions)
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(parameters, 2.0)
         optimiser.step()
         schedule.step()
         mean_loss += 0.05 * (loss.item() - mean_loss) if step else loss.item()
-        hits = (logits.argmax(1) == batch.labels.argmax(1)).float().mean().item()
-        mean_hits += 0.05 * (hits - mean_hits)
+        said, true = logits.argmax(1), batch.labels.argmax(1)
+        agree = [said == true, said // len(MOTIONS) == true // len(MOTIONS), said % len(MOTIONS) == true % len(MOTIONS)]
+        hits += 0.05 * (torch.stack(agree).float().mean(1) - hits)
         if not is_quiet and (step + 1) % 25 == 0:
-            progress = f"step={step + 1} loss={mean_loss:.3f} hits={mean_hits:.2f} clips={buffer.num_seen}"
-            print(f"{progress} seconds={time.monotonic() - started:.0f}", flush=True)
+            progress = f"step={step + 1} loss={mean_loss:.3f} hits={hits[0]:.2f} shape={hits[1]:.2f}"
+            seconds = time.monotonic() - started
+            print(f"{progress} motion={hits[2]:.2f} clips={buffer.num_seen} seconds={seconds:.0f}", flush=True)
     return folded(net)
 
 

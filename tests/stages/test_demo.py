@@ -69,7 +69,7 @@ def test_mask_is_where_the_object_is_painted(shape: str) -> None:
     scene = render_scene(one_object(shape, "sliding"))
     is_red = scene.frames[..., 0].astype(int) - scene.frames[..., 2] > 60
     union, common = (is_red | scene.masks[0]).sum(), (is_red & scene.masks[0]).sum()
-    assert common / union > 0.93
+    assert common / union > 0.9
     # All shapes of one radius cover about the same area, or the larger radius would not mean the dominant object.
     assert 0.75 < scene.masks.mean() * 96 / 72 / (np.pi * 0.15**2) < 1.25
 
@@ -83,7 +83,7 @@ def test_motion_is_what_its_name_says(motion: str) -> None:
     assert (np.ptp(path_x) > 10) == (motion == "sliding")
     assert (np.ptp(path_y) > 10) == (motion == "bobbing")
     assert (area.max() / area.min() > 1.5) == (motion == "pulsing")
-    overlap = (masks[0] & masks[4]).sum() / (masks[0] | masks[4]).sum()
+    overlap = (masks[0] & masks[2]).sum() / (masks[0] | masks[2]).sum()
     assert overlap < 0.99
 
 

@@ -19,7 +19,7 @@ DEMO_FPS = 25.0
 PROTAGONIST = "spinning star"
 RIVAL = "pulsing disc"
 RIVAL_STAY_S = (3.2, 7.2)
-FOOLED_S = (4.4, 6.4)
+FOOLED_S = (3.6, 6.9)
 
 # Radii in picture heights; a rival is clearly smaller than the protagonist, or about as large and faint.
 RADIUS = (0.15, 0.22)
@@ -42,7 +42,7 @@ def demo_clip() -> SceneSpec:
         motion="spinning",
         y=0.47,
         x=0.46,
-        radius=0.185,
+        radius=0.19,
         colour=_rgb("#f6c453"),
         accent=_rgb("#e8743b"),
         period_s=2.4,
@@ -52,7 +52,7 @@ def demo_clip() -> SceneSpec:
         motion="pulsing",
         y=0.63,
         x=1.0,
-        radius=0.17,
+        radius=0.16,
         colour=_rgb("#ff9bb3"),
         accent=_rgb("#d6336c"),
         period_s=1.15,
@@ -66,7 +66,7 @@ def demo_clip() -> SceneSpec:
         grain=0.05,
         drift=(0.0015, 0.009),
     )
-    cloud = Shade(y=0.40, x=0.42, radius=0.55, depth=0.42, stay_s=(3.4, 7.2))
+    cloud = Shade(y=0.40, x=0.42, radius=0.55, depth=0.5, stay_s=(3.4, 7.2))
     return SceneSpec(
         height=288, width=384, num_frames=250, fps=DEMO_FPS, backdrop=hills, objects=(star, disc), shades=(cloud,)
     )

@@ -66,9 +66,10 @@ def test_same_seed_gives_the_same_clip_and_another_seed_another() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_mask_is_where_the_object_is_painted(shape: str) -> None:
-    scene = render_scene(one_object(shape, "sliding"))
-    is_red = scene.frames[..., 0].astype(int) - scene.frames[..., 2] > 60
-    union, common = (is_red | scene.masks[0]).sum(), (is_red & scene.masks[0]).sum()
+    spec = one_object(shape, "sliding")
+    scene, empty = render_scene(spec), render_scene(replace(spec, objects=()))
+    is_painted = (scene.frames.astype(int) - empty.frames).max(axis=3) > 20  # shadows only darken
+    union, common = (is_painted | scene.masks[0]).sum(), (is_painted & scene.masks[0]).sum()
     assert common / union > 0.9
     # All shapes of one radius cover about the same area, or the larger radius would not mean the dominant object.
     assert 0.75 < scene.masks.mean() * 96 / 72 / (np.pi * 0.15**2) < 1.25
@@ -187,7 +188,7 @@ def test_labels_soften_with_what_is_hidden() -> None:
 
 
 def test_training_is_a_function_of_its_seed() -> None:
-    config = TrainConfig(steps=2, batch_size=4, first_clips=6, fresh_per_step=1, buffer_size=6)
+    config = TrainConfig(steps=2, batch_size=3, first_clips=3, fresh_per_step=1, buffer_size=3)
     first, again = (train(config, is_quiet=True).state_dict() for _ in range(2))
     other = train(replace(config, seed=1), is_quiet=True).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)

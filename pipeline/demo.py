@@ -19,7 +19,7 @@ from stages.metrics import MaskEnergy, cover_of_cells, energy_in_mask
 from stages.records import Explanation
 
 # Evaluations per clip: enough for this clip, and the whole demo takes about a minute on two cores.
-BUDGET = 128
+BUDGET = 256
 MAPS: tuple[EvidenceKind, ...] = ("support", "f_tc", "f_ntc")
 
 

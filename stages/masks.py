@@ -188,7 +188,9 @@ def _random_cells(
         if field.shape[axis] == 1:
             field = np.repeat(field, g, axis=axis)
             continue
-        at = np.clip((np.arange(g) + 0.5) / g * c - 0.5 + (0.5 if axis == 0 and is_aligned_in_time else rng.random()), 0, c)
+        at = np.clip(
+            (np.arange(g) + 0.5) / g * c - 0.5 + (0.5 if axis == 0 and is_aligned_in_time else rng.random()), 0, c
+        )
         low = np.minimum(at.astype(int), c - 1)
         weight = np.reshape(at - low, [-1 if a == axis else 1 for a in range(3)])
         field = (1 - weight) * np.take(field, low, axis=axis) + weight * np.take(field, low + 1, axis=axis)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_dilation
 from planted import PlantedBox, auc, scorer, textured_clip
+from scipy.ndimage import binary_dilation
 
 from stages.evidence import decompose
 from stages.perturb import Perturb, PerturbConfig

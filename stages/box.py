@@ -68,7 +68,9 @@ class BlackBox(Protocol):
     """A model behind its spec. Only the scores are used; nothing else is known of it."""
 
     @property
-    def spec(self) -> BoxSpec: ...
+    def spec(self) -> BoxSpec:
+        """Geometry, normalisation, kind of scores and labels."""
+        ...
 
     @property
     def weights_sha256(self) -> str:
@@ -76,7 +78,9 @@ class BlackBox(Protocol):
         ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where frames must lie."""
+        ...
 
     def to(self, device: torch.device) -> "BlackBox":
         """Move the model; returns the box itself."""

@@ -12,14 +12,17 @@ class ExplainError(Exception):
 
     @property
     def item(self) -> str:
+        """What it is about: a file, a model, a setting."""
         return str(self.args[0])
 
     @property
     def fact(self) -> str:
+        """What is so."""
         return str(self.args[1])
 
     @property
     def remedy(self) -> str:
+        """What to try next."""
         return str(self.args[2])
 
     def __str__(self) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+HALF = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskEnergy:
@@ -39,12 +41,24 @@ def energy_in_mask(maps: Float[np.ndarray, "f y x"], masks: Shaped[np.ndarray, "
 
 def cover_of_cells(mask: Bool[np.ndarray, "f h w"], grid: tuple[int, int]) -> Float[np.ndarray, "f gh gw"]:
     """Share of every grid cell that a pixel mask covers; pixels on a cell's border count in proportion."""
-    rows, columns = _shares(mask.shape[1], grid[0]), _shares(mask.shape[2], grid[1])
+    rows, columns = overlap_shares(mask.shape[1], grid[0]), overlap_shares(mask.shape[2], grid[1])
     return np.asarray(rows @ mask.astype(np.float64) @ columns.T)
 
 
-def _shares(num_pixels: int, num_cells: int) -> Float[np.ndarray, "cells pixels"]:
-    """Row i: the share of cell i that each pixel takes."""
+def points_inside(maps: Float[np.ndarray, "f y x"], cover: Shaped[np.ndarray, "f y x"]) -> bool:
+    """The pointing game: whether the peak of a map lies in a cell that the mask covers by half or more.
+
+    A map without a peak (constant) points nowhere. Raises ValueError when the shapes differ.
+    """
+    if maps.shape != cover.shape:
+        raise ValueError(f"points_inside: maps {maps.shape} and masks {cover.shape} must have one shape")
+    if float(maps.max()) == float(maps.min()):
+        return False
+    return bool(cover.ravel()[int(maps.argmax())] >= HALF)
+
+
+def overlap_shares(num_pixels: int, num_cells: int) -> Float[np.ndarray, "cells pixels"]:
+    """Row i: the share of cell i that each pixel takes; rows sum to 1."""
     edges = np.linspace(0, num_pixels, num_cells + 1)
     pixels = np.arange(num_pixels)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.metrics import cover_of_cells, energy_in_mask
+from stages.metrics import cover_of_cells, energy_in_mask, points_inside
 
 
 def test_all_energy_inside_a_quarter_is_four_times_its_area() -> None:
@@ -44,3 +44,13 @@ def test_a_border_pixel_counts_in_proportion() -> None:
     mask = np.zeros((1, 3, 2), bool)
     mask[0, 1] = True  # the middle of three rows, over two cells
     assert cover_of_cells(mask, (2, 1))[0, :, 0] == pytest.approx([1 / 3, 1 / 3])
+
+
+def test_the_pointing_game_asks_where_the_peak_is() -> None:
+    cover = np.zeros((2, 2, 2))
+    cover[1, 0, 0], cover[0, 0, 0] = 0.6, 0.4
+    peak = np.zeros((2, 2, 2))
+    peak[1, 0, 0] = 1.0
+    assert points_inside(peak, cover)
+    assert not points_inside(np.roll(peak, 1, 0), cover)
+    assert not points_inside(np.ones_like(cover), cover)

@@ -1,0 +1,50 @@
+"""Statistics over clips: bootstrap intervals, paired Wilcoxon tests, rank agreement (METHOD.md, section 5)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import rankdata, wilcoxon
+
+NUM_RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """The mean of a number over clips, and its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+    num: int
+
+
+def bootstrap_interval(values: Float[np.ndarray, " n"], *, seed: int = 0) -> Interval:
+    """Percentile bootstrap of the mean; NaN are left out. One value alone is its own interval."""
+    known = values[np.isfinite(values)].astype(np.float64)
+    if not len(known):
+        return Interval(mean=float("nan"), low=float("nan"), high=float("nan"), num=0)
+    draws = np.random.default_rng(seed).integers(len(known), size=(NUM_RESAMPLES, len(known)))
+    low, high = np.quantile(known[draws].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(mean=float(known.mean()), low=float(low), high=float(high), num=len(known))
+
+
+def paired_p(ours: Float[np.ndarray, " n"], theirs: Float[np.ndarray, " n"]) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test over pairs; 1 where all are equal, NaN without a pair."""
+    difference = (ours - theirs)[np.isfinite(ours - theirs)]
+    if not len(difference):
+        return float("nan")
+    if not np.any(difference):
+        return 1.0
+    return float(wilcoxon(difference).pvalue)
+
+
+def rank_agreement(a: Float[np.ndarray, "*grid"], b: Float[np.ndarray, "*grid"]) -> float:
+    """Spearman's rank correlation of two maps on one grid; NaN when one of them is constant."""
+    if a.shape != b.shape:
+        raise ValueError(f"rank_agreement: maps {a.shape} and {b.shape} must have one shape")
+    ranks = [rankdata(values.ravel()) for values in (a, b)]
+    centred = [values - values.mean() for values in ranks]
+    scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return float(centred[0] @ centred[1]) / scale if scale > 0 else float("nan")

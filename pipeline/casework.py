@@ -1,6 +1,6 @@
 """Requests and answers of the stages for one group of videos: what is in the tasks that the scheduler hands out.
 
-Writes every scored round to the journal before anything is made of it, and reads journalled rounds back instead of
+Hands every scored round to the journal before anything is made of it, and reads journalled rounds back instead of
 asking the box again. Pixels are never touched here, only passed on.
 """
 
@@ -20,7 +20,8 @@ from pipeline.writing import FinishedClip, SinkRequest, SinkResult
 from stages.box import BoxSpec
 from stages.decode import DecodeRequest
 from stages.perturb import Perturb
-from stages.records import ClipId, ClipInfo, MaskBatch
+from stages.pictures import Damage
+from stages.records import ClipId, ClipInfo, MaskBatch, VideoSource
 from stages.refine import RefineRequest, RefineResult
 from stages.score import ScoreRequest, ScoreResult
 
@@ -46,7 +47,7 @@ class Casework:
         self.clips: dict[int, ClipCase] = {}
         self._run = run
         self._decided = decided
-        self._perturb = Perturb(config.perturb, config.refine.method)
+        self._perturb = Perturb(config.perturb, config.refine.method, config.refine.prior)
         self._sent: dict[int, list[Piece]] = {}  # what a score task really asked
 
     def open_clip(self, event: JobStarted) -> None:
@@ -146,6 +147,15 @@ class Casework:
         assert case.masks is not None
         return len(case.masks), is_all
 
+    def new_damage(self, task: DecodeTask, read: Read) -> list[tuple[VideoSource, Damage]]:
+        """Lost footage that this read is the first to report."""
+        case = self.clips.get(task.job)
+        if case is None:
+            return []
+        video = self.videos[case.id.video_id]
+        found = [warning for warning in read.warnings if isinstance(warning, Damage)]
+        return [(video.source, damage) for damage in found if damage not in video.warnings]
+
     def take_scores(self, task: ScoreTask, result: ScoreResult) -> None:
         """Keep the scores of a batch; its seconds are shared out by masks."""
         pieces = self._sent.pop(task.seq, [])
@@ -191,6 +201,8 @@ class Casework:
             for clip_idx, question in video.questions.items():
                 self._recall_answer(video, clip_idx, question)
             return [clip_idx for clip_idx in video.questions if clip_idx not in video.answers], None
+        if task.action == "close":
+            self.journal.flush()  # a finished video's rounds are on the disk
         summary = result.summary
         if summary is not None and video.warnings:
             summary = replace(summary, warnings=tuple(dict.fromkeys((*summary.warnings, *video.warnings))))

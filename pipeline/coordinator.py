@@ -217,6 +217,8 @@ class Coordinator:
         seconds = answer.seconds
         self.stats.busy_s[task.stage] += seconds
         if isinstance(task, DecodeTask):
+            for source, damage in self.casework.new_damage(task, answer.value):
+                self.outcomes.source_damaged(source, damage)
             rows, is_all = self.casework.take_read(task, answer.value)
             info = answer.value.info
             self.scheduler.decoded(

@@ -8,7 +8,7 @@ from pipeline.engine import Problem
 from pipeline.stats import Stats
 from pipeline.summaries import VideoSummary
 from pipeline.work import StageName
-from stages.errors import ExplainError, ResourceError
+from stages.errors import DecodeError, ExplainError, ResourceError
 from stages.records import Failure, VideoSource
 
 _log = logging.getLogger(__name__)
@@ -56,6 +56,11 @@ class Outcomes:
             problem = self.problem or Problem(error=error, kind="ResourceError")
             self._fail_with(source, "sink" if self.problem else "decode", problem, None)
         self._has_failure.discard(source.id)
+
+    def source_damaged(self, source: VideoSource, damage: str) -> None:
+        """A source breaks off: what comes before is explained, and the failure says what is missing."""
+        error = DecodeError(source.uri, damage, "copy it again from its origin, or explain it as it is")
+        self._fail_with(source, "decode", Problem(error=error, kind="DecodeError"), None)
 
     def fail(self, failure: Failure) -> None:
         """Record a failure; too many of them are fatal."""

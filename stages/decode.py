@@ -56,7 +56,7 @@ class DecodeRequest:
 class DecodeResult:
     """`clip` is None when the source has no such clip; `is_last`: no clip comes after this one.
 
-    `warnings` are those that came up while this clip was read.
+    `warnings` are those that came up while this clip was read; a `Damage` among them means that footage is lost.
     """
 
     clip: Clip | None

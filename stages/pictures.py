@@ -21,6 +21,14 @@ BACKGROUND = (255, 255, 255)
 DEFAULT_DELAY_S = 0.1  # of an animation frame that states none; browsers do the same
 
 Warn = Callable[[str], None]
+
+
+class Damage(str):
+    """A warning that footage is lost: the file is broken from here on, and what comes before it is kept."""
+
+    __slots__ = ()
+
+
 Picture = UInt8[np.ndarray, "h w c"]
 
 

@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 from stages.containers import PacketIndex, Turn, apply_turn, index_packets, open_container, open_stream, turn_of
 from stages.containers import video_streams as real_streams
 from stages.errors import DecodeError
-from stages.pictures import Warn, is_picture, read_animation, read_folder, read_picture
+from stages.pictures import Damage, Warn, is_picture, read_animation, read_folder, read_picture
 from stages.records import VideoSource
 
 Backend = Literal["pyav", "decord"]
@@ -198,7 +198,7 @@ def _decode(container: InputContainer, stream: VideoStream, warn: Warn) -> Itera
                 last_s = frame.time or last_s
                 yield frame
     except av.FFmpegError as error:
-        warn(f"reading stops after {last_s:.2f} s: {error.strerror}; what comes before it is kept")
+        warn(Damage(f"reading stops after {last_s:.2f} s: {error.strerror}; what comes before it is kept"))
 
 
 def _number(

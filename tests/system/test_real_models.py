@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from pipeline.demo import cells_of
+from pipeline.manifest import RunFolder
 from pipeline.results import read_explanations
 from stages.aggregate import frame_slices
 from stages.decode import Decode, DecodeConfig, DecodeRequest
@@ -29,14 +30,14 @@ CUT = 1
 CUT_AT = 5  # "cut" of the window that starts at frame i means: frame i + 5 is the first of a new shot
 
 
-def run(*arguments: object) -> None:
+def run(*arguments: object, exit_code: int = 0) -> None:
     from pipeline.cli import main
 
     argv, sys.argv = sys.argv, ["heatreel", *map(str, arguments)]
     try:
         with pytest.raises(SystemExit) as ended:
             main()
-        assert ended.value.code in (0, None)
+        assert (ended.value.code or 0) == exit_code
     finally:
         sys.argv = argv
 
@@ -103,3 +104,19 @@ def test_the_dog_speaks_for_another_class_than_the_cat(shared_data, tmp_path):
     assert dog_face[0].start <= peak[0] < dog_face[0].stop
     assert dog_face[1].start <= peak[1] < dog_face[1].stop
     assert found.is_significant
+
+
+def test_a_damaged_film_is_explained_as_far_as_it_goes_and_recorded(shared_data, tmp_path):
+    """corrupted.mp4 breaks off after 28 of 50 frames: those are explained, and a failure says what is missing."""
+    odd = shared_data / "videos/odd"
+    run(
+        "explain", odd / "corrupted.mp4", odd / "rotated_0.mov", "--model", f"python:{BOXES}/shot_boundary.py:box",
+        "--weights", shared_data / "weights/shot_boundary_conv3d.npz", "--target", "cut", "--budget", 16,
+        "--out", tmp_path / "run", "--engine", "local", "--quiet", exit_code=3,
+    )  # fmt: skip
+    (failure,) = RunFolder.open(tmp_path / "run").failures()
+    assert failure.video_id == "corrupted"
+    assert failure.stage == "decode"
+    assert "reading stops" in failure.reason
+    frames = {found.source.id: len(found.pts_s) for found in read_explanations(tmp_path / "run")}
+    assert frames == {"corrupted": 28, "rotated_0": 3}

@@ -1,4 +1,4 @@
-"""The command line: `heatreel demo`, `explain`, `inspect`, `report`, `resume`, `verify`.
+"""The command line: `heatreel demo`, `explain`, `evaluate`, `compare`, `inspect`, `report`, `resume`, `verify`.
 
 Exit codes: 0 all fine, 1 the run failed, 2 usage, 3 finished with failures, 130 stopped by Ctrl-C. Everything heavy is
 imported inside the commands, so that `--help` answers at once.
@@ -40,6 +40,7 @@ def demo(
     target: opt.Target = None,
     budget: opt.Budget = None,
     method: opt.Method = None,
+    prior: opt.Prior = None,
     engine: opt.Engine = None,
     device: opt.Device = None,
     seed: opt.Seed = None,
@@ -61,6 +62,7 @@ def demo(
             target=target or shipped.protagonist_label(),
             budget=budget or (None if config else shipped.BUDGET),
             method=method,
+            prior=prior,
             engine=engine,
             device=device,
             seed=seed,
@@ -84,6 +86,7 @@ def explain(
     target: opt.Target = None,
     budget: opt.Budget = None,
     method: opt.Method = None,
+    prior: opt.Prior = None,
     substrate: opt.Substrate = None,
     engine: opt.Engine = None,
     address: opt.Address = None,
@@ -110,6 +113,7 @@ def explain(
             target=target,
             budget=budget,
             method=method,
+            prior=prior,
             substrate=substrate,
             engine=engine,
             address=address,
@@ -159,6 +163,51 @@ def verify(run: Run, as_json: opt.Json = False, debug: opt.Debug = False) -> Non
         print_verification(result, as_json=as_json)
         if not result.is_ok:
             raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    masks: opt.Masks = None,
+    clips: opt.Clips = 8,
+    steps: opt.Steps = 128,
+    substrate: opt.Substrate = None,
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Measure how faithful the maps of a run are to its model: insertion, deletion, removal, next to chance."""
+    with _one_line_errors(debug):
+        from pipeline.cli_tables import print_facts
+        from pipeline.evaluation import NAME, Settings, evaluate_run
+        from pipeline.evaluation_tables import print_evaluation
+
+        settings = Settings(num_clips=clips, steps=steps, substrate=substrate, masks=masks)
+        content = evaluate_run(run, settings)
+        if as_json:
+            print_facts(content, as_json=True)
+        else:
+            print_evaluation(content)
+            typer.echo(f"evaluation  {run / NAME}")
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="A", help="The folder of a run.")],
+    run_b: Annotated[Path, typer.Argument(metavar="B", help="The folder of another run on the same inputs.")],
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Compare two runs on the same inputs: paired differences clip by clip, and how their maps agree."""
+    with _one_line_errors(debug):
+        from pipeline.cli_tables import print_facts
+        from pipeline.comparison import compare_runs
+        from pipeline.evaluation_tables import print_comparison
+
+        content = compare_runs(run_a, run_b)
+        if as_json:
+            print_facts(content, as_json=True)
+        else:
+            print_comparison(content)
 
 
 @app.command()

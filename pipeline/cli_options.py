@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 Method = Annotated[str | None, typer.Option(help="How maps are computed: gp, rise, centred-rise or occlusion.")]
+Prior = Annotated[str | None, typer.Option(help="Initial map that is refined: none, rise, FILE.npy or FILE.npz.")]
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="demo, torchvision:NAME, pytorchvideo:NAME, python:FILE.py:FACTORY.")
 ]
@@ -30,6 +31,12 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run th
 SideBySide = Annotated[bool, typer.Option("--side-by-side", help="Show the source next to the heat map.")]
 FromSeconds = Annotated[float | None, typer.Option("--from", help="Start of the part to explain, in seconds.")]
 ToSeconds = Annotated[float | None, typer.Option("--to", help="End of the part to explain, in seconds.")]
+Masks = Annotated[
+    Path | None,
+    typer.Option(help="True masks: one PNG per frame, in the folder or in its subfolder named as the source."),
+]
+Clips = Annotated[int, typer.Option(min=1, help="Clips of each source that are measured, spread over it.")]
+Steps = Annotated[int, typer.Option(min=2, help="Steps of each insertion and deletion curve.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only errors and the paths of the results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -41,6 +48,7 @@ SETTING_OF_OPTION = {
     "target": "target",
     "budget": "budget",
     "method": "method",
+    "prior": "prior",
     "substrate": "substrate",
     "engine": "engine.kind",
     "address": "engine.address",

@@ -30,6 +30,7 @@ SHORT_KEYS = {
     "budget": "perturb.budget",
     "seed": "perturb.seed",
     "method": "refine.method",
+    "prior": "refine.prior",
     "substrate": "score.substrate",
     "device": "score.device",
 }

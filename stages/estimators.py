@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from scipy.special import logsumexp
 
-from stages.gp import Design
+from stages.gp import Design, Posterior
 from stages.masks import Grid, grids_of
-from stages.records import BankSpec, ClipId, Evidence, MaskBatch
+from stages.records import OUTPUTS, BankSpec, ClipId, Evidence, MaskBatch
 
 # Below this total weight a voxel was never asked about (RISE divides by it).
 MIN_COVERAGE = 1e-6
@@ -46,7 +46,7 @@ def regression_targets(
 def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
     """The default (METHOD.md, section 3): a GP on the voxels, mixed over kernels. `asked` leaves out the anchors."""
     design = design_of(evidence, asked)
-    posterior = design.posterior(y)
+    posterior = design.posterior(y, None if evidence.prior is None else evidence.prior.reshape(-1).astype(np.float64))
     best = max(posterior.kernel_weights, key=lambda kernel: posterior.kernel_weights[kernel])
     return Estimate(
         grid=design.grid,
@@ -56,20 +56,25 @@ def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float
         loo_var=posterior.loo_var,
         trend_loo=posterior.trend_loo,
         log_bayes=posterior.log_bayes,
-        details={"kernel_time": best.time, "kernel_space": best.space, "kernel_noise": best.noise},
+        details={
+            "kernel_time": best.time,
+            "kernel_space": best.space,
+            "kernel_noise": best.noise,
+            **_prior_details(posterior),
+        },
     )
 
 
 def rise(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
     """S(v) = sum_i f(x M_i) M_i(v) / sum_i M_i(v)   (RISE, Petsiuk et al. 2018, section 3; E[M] from the sample)."""
     rows = rows_of(evidence)[asked]
-    return _calibrated(rows, y, _weighted_mean(rows, y), evidence)
+    return calibrated(rows, y, weighted_mean(rows, y), evidence)
 
 
 def centred_rise(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
     """(A - mean A)^T (f - mean f): RISE without the offset that drowns it (METHOD.md, section 4)."""
     rows = rows_of(evidence)[asked]
-    return _calibrated(rows, y, (y - y.mean(0)).T @ (rows - rows.mean(0)), evidence)
+    return calibrated(rows, y, (y - y.mean(0)).T @ (rows - rows.mean(0)), evidence)
 
 
 def occlusion(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
@@ -77,8 +82,8 @@ def occlusion(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.n
     rows = rows_of(evidence)[asked]
     windows = rows.mean(1) > 0.5
     hidden = 1 - rows[windows]
-    drop = _weighted_mean(hidden, y[windows].mean(0) - y[windows])
-    return _calibrated(rows, y, drop, evidence)
+    drop = weighted_mean(hidden, y[windows].mean(0) - y[windows])
+    return calibrated(rows, y, drop, evidence)
 
 
 ESTIMATORS: dict[str, Callable[[Evidence, np.ndarray, np.ndarray], Estimate]] = {
@@ -95,8 +100,10 @@ def rows_of(evidence: Evidence) -> Float64[np.ndarray, "n g"]:
 
 
 def design_of(evidence: Evidence, asked: Bool[np.ndarray, " n"]) -> Design:
-    """The factorised design of the evidence's masks; shared between clips when they come from the bank alone."""
-    specs = {masks.bank for masks in evidence.masks}
+    """The factorised design of the masks `asked`; shared between clips when they come from one bank alone."""
+    ends = np.cumsum([len(masks) for masks in evidence.masks])[:-1]
+    used = [found.any() for found in np.split(asked, ends)]
+    specs = {masks.bank for masks, is_used in zip(evidence.masks, used, strict=True) if is_used}
     spec = next(iter(specs))
     if len(specs) == 1 and spec is not None:
         ids = np.concatenate([masks.ids for masks in evidence.masks])[asked]
@@ -113,6 +120,12 @@ def grid_of(evidence: Evidence) -> Grid:
     return t, h, w
 
 
+def _prior_details(posterior: Posterior) -> dict[str, float | str]:
+    if not posterior.prior_beta:
+        return {}
+    return {"prior_weight": posterior.prior_weight, "prior_beta": posterior.prior_beta[OUTPUTS.index("log_odds")]}
+
+
 @lru_cache(maxsize=4)
 def bank_design(spec: BankSpec, asked: bytes) -> Design:
     """The design of a bank's rows `asked` (int64 row numbers as bytes), computed once per process."""
@@ -125,11 +138,12 @@ def _as_rows(grids: np.ndarray) -> Float64[np.ndarray, "n g"]:
     return np.asarray(grids.reshape(len(grids), -1) / 255.0)
 
 
-def _weighted_mean(weights: Float64[np.ndarray, "n g"], y: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, "o g"]:
+def weighted_mean(weights: Float64[np.ndarray, "n g"], y: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, "o g"]:
+    """Sum_i y_i w_i(v) / sum_i w_i(v) for every voxel and output: RISE's estimate where w are masks."""
     return np.asarray(y.T @ weights / np.maximum(weights.sum(0), MIN_COVERAGE))
 
 
-def _calibrated(
+def calibrated(
     rows: Float64[np.ndarray, "n g"],
     y: Float64[np.ndarray, "n o"],
     maps: Float64[np.ndarray, "o g"],

@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from scipy.linalg import LinAlgError, eigh
 from scipy.special import logsumexp
 
+from stages.directions import LOG_ODDS, TAUS, Direction, PriorMap, prior_map
 from stages.errors import NumericsError
 
 Grid = tuple[int, int, int]
@@ -145,6 +146,11 @@ class Posterior:
     trend_loo: Float64[np.ndarray, "n o"]  # of the trend in the keep-fraction alone, without a map
     log_bayes: Float64[np.ndarray, " o"]  # log evidence for a map over no map (the trend and noise alone)
     kernel_weights: dict[Kernel, float]
+    prior_weight: float = 0.0  # posterior odds share of kernels that use the prior map
+    prior_beta: tuple[float, ...] = ()  # the factor it enters each output with, averaged over the mixture
+
+
+Option = tuple[Kernel, float]  # a kernel, and tau: how much of the prior map it may use
 
 
 class Design:
@@ -173,26 +179,44 @@ class Design:
             self._designs[key] = KernelDesign(self.centred, self.trend, self.grid, time=key[0], space=key[1])
         return self._designs[key]
 
-    def posterior(self, y: Float64[np.ndarray, "n o"]) -> Posterior:
+    def posterior(self, y: Float64[np.ndarray, "n o"], prior: Float64[np.ndarray, " g"] | None = None) -> Posterior:
         """Map, variance and leave-one-out predictions of all outputs, mixed over kernels by marginal likelihood.
 
-        All outputs share one set of kernel weights (that of their summed likelihood), so that the maps of outputs that
-        are sums of others are the sums of their maps: net = s_TC - s_NTC holds to rounding.
+        `prior` is an initial map of any scale and sign, or None. All outputs share one set of kernel weights (that of
+        their summed likelihood), so that the maps of outputs that are sums of others are the sums of their maps:
+        net = s_TC - s_NTC holds to rounding.
         """
-        log_likelihood = self._log_likelihoods(y)
-        weights = self._kernel_weights(log_likelihood.sum(1))
+        found = None if prior is None else prior_map(self.centred, prior)
+        options, log_odds = self._options(found)
+        log_likelihood = self._log_likelihoods(y, options, found)
+        weights = _weights(options, log_likelihood.sum(1) + log_odds)
         mean = np.zeros((y.shape[1], self.centred.shape[1]))
         second = np.zeros_like(mean)
         loo_mean, loo_second = np.zeros_like(y), np.zeros_like(y)
-        for kernel, weight in weights.items():
+        beta = np.zeros(y.shape[1])
+        for (kernel, tau), weight in weights.items():
             design = self.kernel_design(kernel)
             projected = design.basis.T @ y
-            amp = (projected**2 / (design.values + kernel.noise)[:, None]).sum(0) / len(projected)
+            quadratic = (projected**2 / (design.values + kernel.noise)[:, None]).sum(0)
             alpha = design.weights(projected, kernel.noise)
             kernel_mean = design.posterior_mean(alpha)
-            mean += weight * kernel_mean
-            second += weight * (kernel_mean**2 + amp[:, None] * self._unit_var(kernel)[None])
+            unit_var = self._unit_var(kernel)
             precision = design.precision_diagonal(kernel.noise)[:, None]
+            if tau and found is not None:
+                direction = Direction(design.basis, design.values + kernel.noise, found.seen)
+                tau = tau / design.scale
+                factor, row = direction.beta(projected, tau), direction.weights()
+                # h less what the kernel makes of h's own scores: the only part of h that is news.
+                residual = found.h - design.posterior_mean(row[:, None])[0]
+                kernel_mean = kernel_mean + factor[:, None] * residual[None]
+                unit_var = unit_var + direction.shrinkage(tau) * residual**2
+                quadratic = quadratic - direction.quadratic(projected, tau)
+                alpha = alpha - row[:, None] * factor[None]
+                precision = precision - direction.shrinkage(tau) * row[:, None] ** 2
+                beta += weight * factor
+            amp = quadratic / len(projected)
+            mean += weight * kernel_mean
+            second += weight * (kernel_mean**2 + amp[:, None] * unit_var[None])
             predicted = y - alpha / precision
             loo_mean += weight * predicted
             loo_second += weight * (predicted**2 + amp / precision)
@@ -202,28 +226,39 @@ class Design:
             loo_mean=loo_mean,
             loo_var=np.maximum(loo_second - loo_mean**2, 1e-300),
             trend_loo=y - self._trend_residual @ y,
-            log_bayes=logsumexp(log_likelihood, axis=0)
-            - np.log(len(log_likelihood))
-            - self._log_likelihood_of_trend(y),
-            kernel_weights=weights,
+            log_bayes=logsumexp(log_likelihood + log_odds[:, None], axis=0) - self._log_likelihood_of_trend(y),
+            kernel_weights={
+                kernel: sum(weight for (other, _), weight in weights.items() if other == kernel)
+                for kernel, _ in weights
+            },
+            prior_weight=sum(weight for (_, tau), weight in weights.items() if tau),
+            prior_beta=() if found is None else tuple(float(factor) for factor in beta),
         )
 
-    def _log_likelihoods(self, y: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, "kernels o"]:
-        designs = [self.kernel_design(kernel) for kernel in self.kernels]
-        pairs = zip(designs, self.kernels, strict=True)
-        return np.array([design.log_likelihood(design.basis.T @ y, kernel.noise) for design, kernel in pairs])
+    def _options(self, prior: PriorMap | None) -> tuple[list[Option], Float64[np.ndarray, " options"]]:
+        """What is mixed, and the log odds of each before anything was scored."""
+        taus, log_odds = ((0.0,), np.zeros(1)) if prior is None else (TAUS, LOG_ODDS)
+        options = [(kernel, tau) for kernel in self.kernels for tau in taus]
+        return options, np.tile(log_odds, len(self.kernels)) - np.log(len(self.kernels))
+
+    def _log_likelihoods(
+        self, y: Float64[np.ndarray, "n o"], options: Sequence[Option], prior: PriorMap | None
+    ) -> Float64[np.ndarray, "options o"]:
+        projected = {self._key(kernel): self.kernel_design(kernel).basis.T @ y for kernel in self.kernels}
+        found = []
+        for kernel, tau in options:
+            design, seen = self.kernel_design(kernel), projected[self._key(kernel)]
+            likelihood = design.log_likelihood(seen, kernel.noise)
+            if tau and prior is not None:
+                direction = Direction(design.basis, design.values + kernel.noise, prior.seen)
+                likelihood = likelihood + direction.gain(seen, tau / design.scale)
+            found.append(likelihood)
+        return np.array(found)
 
     def _log_likelihood_of_trend(self, y: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, " o"]:
         """Restricted log likelihood, up to the same constant, when the map is nothing and all else is noise."""
         projected = self.kernel_design(self.kernels[0]).basis.T @ y
         return np.asarray(-0.5 * len(projected) * np.log(np.maximum((projected**2).mean(0), 1e-300)))
-
-    def _kernel_weights(self, log_likelihood: Float64[np.ndarray, " kernels"]) -> dict[Kernel, float]:
-        weights = np.exp(log_likelihood - log_likelihood.max())
-        weights /= weights.sum()
-        kept = {kernel: float(w) for kernel, w in zip(self.kernels, weights, strict=True) if w > MIN_WEIGHT}
-        total = sum(kept.values())
-        return {kernel: weight / total for kernel, weight in kept.items()}
 
     def _unit_var(self, kernel: Kernel) -> Float64[np.ndarray, " g"]:
         if kernel not in self._var:
@@ -235,3 +270,12 @@ class Design:
     def _key(self, kernel: Kernel) -> tuple[float, float]:
         """Length-scales that matter on this grid: a still picture has no time."""
         return (kernel.time if self.grid[0] > 1 else 1.0, kernel.space)
+
+
+def _weights(options: Sequence[Option], log_likelihood: Float64[np.ndarray, " options"]) -> dict[Option, float]:
+    """Posterior weights of the options; those that would change nothing are left out."""
+    weights = np.exp(log_likelihood - log_likelihood.max())
+    weights /= weights.sum()
+    kept = {option: float(w) for option, w in zip(options, weights, strict=True) if w > MIN_WEIGHT}
+    total = sum(kept.values())
+    return {option: weight / total for option, weight in kept.items()}

@@ -1,7 +1,8 @@
 """Masks: the families of the shared bank, and how a coarse mask is rendered in the model's geometry.
 
 A mask lives on the voxel grid (Gt, Gh, Gw) of the posterior, as uint8 (255 keeps, 0 replaces); what the Gaussian
-process sees and what is rendered are the same numbers. Rows come in pairs, a mask and its complement, after anchors.
+process sees and what is rendered are the same numbers. Rows come in pairs, a mask and its complement, after anchors
+(but for UNPAIRED families).
 """
 
 from collections.abc import Callable
@@ -72,10 +73,11 @@ def build_bank(spec: BankSpec) -> UInt8[np.ndarray, "n gt gh gw"]:
     bank = np.empty((spec.size, *spec.grid), np.uint8)
     bank[KEEP_ALL_ROW], bank[REPLACE_ALL_ROW] = 255, 0
     draw = FAMILIES[spec.family]
-    for row in range(NUM_ANCHORS, spec.size, 2):
-        mask = draw(np.random.default_rng([spec.seed, row]), spec.grid, (row - NUM_ANCHORS) // 2)
+    step = 1 if spec.family in UNPAIRED else 2
+    for row in range(NUM_ANCHORS, spec.size, step):
+        mask = draw(np.random.default_rng([spec.seed, row]), spec.grid, (row - NUM_ANCHORS) // step)
         bank[row] = np.round(mask * 255).astype(np.uint8)
-        if row + 1 < spec.size:
+        if step == 2 and row + 1 < spec.size:
             bank[row + 1] = 255 - bank[row]
     bank.flags.writeable = False
     return bank
@@ -102,6 +104,11 @@ def draw_rise(rng: np.random.Generator, grid: Grid, _: int, keep: float = 0.5) -
 def draw_rise_3d(rng: np.random.Generator, grid: Grid, _: int) -> Field:
     """RISE-3D as METHOD.md (section 4) compares with: cells 4 x 7 x 7, keep-fraction 1/2."""
     return _random_cells(rng, grid, (min(4, grid[0]), min(7, grid[1]), min(7, grid[2])), 0.5)
+
+
+def draw_rise_sparse(rng: np.random.Generator, grid: Grid, _: int) -> Field:
+    """The masks of BOREx's initial map: cells 4 x 8 x 8, keep-fraction .3, without complements."""
+    return _random_cells(rng, grid, (min(4, grid[0]), min(8, grid[1]), min(8, grid[2])), 0.3)
 
 
 def draw_static_cells(rng: np.random.Generator, grid: Grid, _: int) -> Field:
@@ -152,7 +159,10 @@ FAMILIES: dict[str, Callable[[np.random.Generator, Grid, int], Field]] = {
     "rise": draw_rise_3d,
     "static": draw_static_cells,
     "occlusion": draw_occlusion,
+    "rise-sparse": draw_rise_sparse,
 }
+# Families whose masks come alone; of all others every second mask is the complement of the one before.
+UNPAIRED = {"rise-sparse"}
 
 
 def _smooth_field(rng: np.random.Generator, grid: Grid, *, is_static: bool) -> Field:

@@ -7,9 +7,10 @@ from pydantic import Field
 
 from stages.base import Settings
 from stages.masks import NUM_ANCHORS, grid_for
+from stages.priors import RISE_FAMILY, RISE_MASKS
 from stages.records import BankSpec, ClipInfo, MaskBatch
 
-MaskFamily = Literal["auto", "mixture", "blobs", "cells", "rise", "static", "occlusion"]
+MaskFamily = Literal["auto", "mixture", "blobs", "cells", "rise", "static", "occlusion", "rise-sparse"]
 
 # Every method asks with the masks it was published with, unless the user names a family.
 FAMILY_OF_METHOD = {"gp": "mixture", "rise": "rise", "centred-rise": "rise", "occlusion": "occlusion"}
@@ -30,22 +31,29 @@ class PerturbConfig(Settings):
 class Perturb:
     """Recipes only: a bank specification and row numbers, the same for every clip of one model geometry."""
 
-    def __init__(self, config: PerturbConfig, method: str = "gp") -> None:
+    def __init__(self, config: PerturbConfig, method: str = "gp", prior: str = "none") -> None:
         self.config = config
         self.method = method
+        self.prior = prior
 
     def setup(self) -> None:
         """Nothing to load."""
 
     def process(self, clip: ClipInfo, /) -> MaskBatch:
-        """Row 0 keeps everything, row 1 replaces everything, the rest are the bank's masks in order."""
-        spec = BankSpec(
-            grid=grid_for(clip.shape),
-            size=self.config.budget,
-            seed=self.config.seed,
-            family=self.config.bank_family(self.method),
-        )
-        return MaskBatch(clip_id=clip.id, round_idx=0, ids=np.arange(self.config.budget), bank=spec)
+        """Row 0 keeps everything, row 1 replaces everything, the rest are the bank's masks in order.
+
+        The bank is as large as the budget, of which a prior (`--prior rise`) asks only the first rows; refinement asks
+        for the rest. So the first round tells the whole budget.
+        """
+        family = RISE_FAMILY if self.prior == "rise" else self.config.bank_family(self.method)
+        spec = BankSpec(grid=grid_for(clip.shape), size=self.config.budget, seed=self.config.seed, family=family)
+        return MaskBatch(clip_id=clip.id, round_idx=0, ids=np.arange(self.num_rows()), bank=spec)
+
+    def num_rows(self) -> int:
+        """Masks of the first round, the two anchors included."""
+        if self.prior == "rise":
+            return NUM_ANCHORS + min(RISE_MASKS, (self.config.budget - NUM_ANCHORS) // 2)
+        return self.config.budget
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -4,22 +4,34 @@ The default is the Gaussian process of METHOD.md, section 3; RISE, centred RISE 
 same stage, so that they share masks, journal, stitching and films with it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
-from pydantic import Field
+from jaxtyping import Bool, Float64
+from pydantic import Field, field_validator, model_validator
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 from stages.base import Settings
 from stages.errors import NumericsError
-from stages.estimators import ESTIMATORS, Estimate, bank_design, regression_targets
+from stages.estimators import (
+    ESTIMATORS,
+    Estimate,
+    bank_design,
+    grid_of,
+    regression_targets,
+    rows_of,
+    weighted_mean,
+)
 from stages.masks import KEEP_ALL_ROW, NUM_ANCHORS, REPLACE_ALL_ROW
+from stages.priors import FORMS, expect_known, file_prior, is_file
 from stages.records import OUTPUTS, Evidence, Fidelity, MaskBatch, SaliencyMap
+from stages.rounds import next_masks
 
 Method = Literal["gp", "rise", "centred-rise", "occlusion"]
+
+METHODS_WITH_PRIOR = ("gp",)
 
 INTERVAL = 0.90
 # A map is reliable when it predicts held-out masks better than the keep-fraction alone does, by this share of the
@@ -35,6 +47,19 @@ class RefineConfig(Settings):
 
     method: Method = Field(default="gp", description="gp, rise, centred-rise or occlusion")
     rivals: tuple[int, ...] = Field(default=(), description="class indices with an F-NTC map of their own")
+    prior: str = Field(default="none", description=f"initial map that is refined: {FORMS}")
+
+    @field_validator("prior")
+    @classmethod
+    def _prior_is_known(cls, prior: str) -> str:
+        expect_known(prior)
+        return prior
+
+    @model_validator(mode="after")
+    def _prior_is_used(self) -> "RefineConfig":
+        if self.prior != "none" and self.method not in METHODS_WITH_PRIOR:
+            raise ValueError(f"{self.method} takes no prior; use {' or '.join(METHODS_WITH_PRIOR)}")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +85,20 @@ class Refine:
         self.config = config
 
     def setup(self) -> None:
-        """Nothing to load: designs are made when the first clip asks for them."""
+        """Look at a prior's file; designs are made when the first clip asks for them. Raises ConfigError."""
+        if is_file(self.config.prior):
+            file_prior(self.config.prior, (1, 1, 1))
 
     def close(self) -> None:
         """Forget the designs."""
         bank_design.cache_clear()
 
     def process(self, request: RefineRequest, /) -> RefineResult:
-        """One SaliencyMap per target. Raises NumericsError when the evidence cannot carry a map."""
+        """One SaliencyMap per target, or more masks. Raises NumericsError when the evidence cannot carry a map."""
         # The matrices are small, and threads that wait for each other beside a busy scorer cost 80 times the work.
         with threadpool_limits(limits=1, user_api="blas"):
+            if more := next_masks(request.evidence, self.config.method, self.config.prior):
+                return RefineResult(more=more)
             return RefineResult(maps=tuple(self._map(request.evidence, target) for target in request.targets))
 
     def _map(self, evidence: Evidence, target: int) -> SaliencyMap:
@@ -83,6 +112,7 @@ class Refine:
         names = OUTPUTS + tuple(f"rival:{rival}" for rival in self.config.rivals)
         y = regression_targets(scores, target, self.config.rivals)
         asked = ids >= NUM_ANCHORS
+        evidence, asked = self._with_prior(evidence, asked, y)
         estimate = ESTIMATORS[self.config.method](evidence, asked, y[asked])
         shape = (len(names), *estimate.grid)
         return SaliencyMap(
@@ -99,6 +129,19 @@ class Refine:
             stop_reason="budget",
             details=estimate.details,
         )
+
+    def _with_prior(
+        self, evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "n o"]
+    ) -> tuple[Evidence, Bool[np.ndarray, " n"]]:
+        """The evidence with its prior, and the masks left to refine it: what made a prior is not counted again."""
+        if is_file(self.config.prior):
+            return replace(evidence, prior=file_prior(self.config.prior, grid_of(evidence))), asked
+        if self.config.prior == "rise":
+            first = asked & (np.arange(len(asked)) < len(evidence.masks[0]))
+            log_odds = y[first][:, [OUTPUTS.index("log_odds")]]
+            prior = weighted_mean(rows_of(evidence)[first], log_odds)[0]
+            return replace(evidence, prior=prior.reshape(grid_of(evidence)).astype(np.float32)), asked & ~first
+        return evidence, asked
 
 
 def fidelity(y: Float64[np.ndarray, " n"], estimate: Estimate, output: int) -> Fidelity:

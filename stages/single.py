@@ -1,5 +1,7 @@
 """One clip through perturb, score and refine in this process: what tests, benchmarks and notebooks call directly."""
 
+from dataclasses import replace
+
 from stages.perturb import Perturb
 from stages.records import Clip, Evidence, SaliencyMap
 from stages.refine import Refine, RefineRequest
@@ -20,4 +22,7 @@ def explain_clip(
     evidence = score_clip(clip, perturb, score)
     if targets is None:
         targets = (int(evidence.scores[0].values[0].argmax()),)
-    return refine.process(RefineRequest(evidence=evidence, targets=targets)).maps
+    while (result := refine.process(RefineRequest(evidence=evidence, targets=targets))).more is not None:
+        answer = score.process(ScoreRequest(batches=(result.more,), clips={clip.id: clip}))
+        evidence = replace(evidence, masks=(*evidence.masks, result.more), scores=(*evidence.scores, *answer.scores))
+    return result.maps

@@ -38,7 +38,7 @@ Status = Literal["running", "finished", "stopped", "failed"]
 # All that a run writes; nothing else is ever deleted from the folder.
 _CONTENTS = (
     *("clips.parquet", "frames.parquet", "regions.parquet", "parts", "maps", "films", "pictures", "journal"),
-    *("videos.jsonl", "failures.jsonl", "log.jsonl", "report", "manifest.json"),
+    *("videos.jsonl", "failures.jsonl", "log.jsonl", "report", "evaluation.json", "manifest.json"),
 )
 
 

@@ -96,7 +96,7 @@ class RayEngine:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             size = max(store_bytes, MIN_STORE_BYTES)
-            own = {"include_dashboard": False, "num_cpus": num_cpus, "object_store_memory": size}
+            own = {"address": "local", "include_dashboard": False, "num_cpus": num_cpus, "object_store_memory": size}
             where = own if address is None else {"address": address}
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
         self._actor_class = ray.remote(_Actor)

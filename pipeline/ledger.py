@@ -54,6 +54,8 @@ class Ledger:
     def ask(self, job: Job, now: float) -> None:
         """Let the current round of a job wait for the scorers."""
         home = self.homes.get(job.id)
+        if job.purpose in ("stream", "replay"):
+            self.window.observe_round(job.rows)
         self.rows.put(
             Piece(job.id, job.round_idx, 0, job.rows), now, home if self.workers.is_up("score", home) else None
         )

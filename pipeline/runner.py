@@ -6,7 +6,7 @@
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pipeline.coordinator import Coordinator
 from pipeline.engine import Engine, Happening, WorkerDown, WorkerUp
 from pipeline.engines import limits_of, make_engine
 from pipeline.feed import SourceFeed
-from pipeline.journal import Journal
+from pipeline.journal_writer import BackgroundJournal
 from pipeline.logs import logging_to
 from pipeline.manifest import RunFolder, Status
 from pipeline.progress import ProgressView, make_view
@@ -91,12 +91,13 @@ def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceF
     stats, view = Stats(), make_view(is_quiet=is_quiet)
     status: Status = "failed"
     engine: Engine | None = None
-    with logging_to(folder.path, is_quiet=is_quiet):
+    with logging_to(folder.path, is_quiet=is_quiet), closing(BackgroundJournal(folder.path / "journal")) as journal:
         try:
             engine, is_local = make_engine(config, feed)
-            coordinator = _prepare(config, folder, record, feed, engine, stats, view, is_local=is_local)
+            coordinator = _prepare(config, folder, record, journal, feed, engine, stats, view, is_local=is_local)
             with _signals(coordinator):
                 coordinator.run()
+            journal.flush()
             status = "stopped" if coordinator.is_stopped else "finished"
         except KeyboardInterrupt:
             status = "stopped"
@@ -117,6 +118,7 @@ def _prepare(
     config: Config,
     folder: RunFolder,
     record: RunRecord,
+    journal: BackgroundJournal,
     feed: SourceFeed,
     engine: Engine,
     stats: Stats,
@@ -142,7 +144,7 @@ def _prepare(
     limits = limits_of(config, is_local=is_local)
     clip_bytes = 3 * spec.clip_len * spec.height * spec.width
     coordinator = Coordinator(
-        Casework(config, spec, Journal(folder.path / "journal"), str(folder.path), record.has_targets),
+        Casework(config, spec, journal, str(folder.path), record.has_targets),
         Scheduler(limits, clip_bytes=clip_bytes, rows_per_clip=config.budget),
         engine,
         feed,

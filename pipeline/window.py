@@ -1,8 +1,9 @@
 """How much may be in flight: bounds in clips and bytes, and the window that keeps scorers busy, measured on the way.
 
-A scorer that takes B rows in t_batch seconds, clips of M rows, and a round trip of t_other seconds outside the scorers
+A scorer that takes B rows in t_batch seconds, rounds of M rows, and a round trip of t_other seconds outside the scorers
 (decode, refine, write) need W >= (S B q / M) (1 + t_other / t_batch) clips for S scorers with q batches queued each
-(DESIGN.md, section 2), plus the clips at home on the scorers and the ones being read.
+(DESIGN.md, section 2), plus the clips at home on the scorers and the ones being read. Late rounds of adaptive runs are
+small, so M is the mean over all rounds asked so far.
 """
 
 import math
@@ -40,6 +41,7 @@ class Window:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._seconds: dict[StageName, float] = {}
+        self._rounds = self._rows = 0
         self.num_open = 0
         self.num_bytes = 0
 
@@ -48,11 +50,17 @@ class Window:
         known = self._seconds.get(stage, seconds)
         self._seconds[stage] = known + SMOOTHING * (seconds - known)
 
+    def observe_round(self, rows: int) -> None:
+        """Note how many masks a round asks about."""
+        self._rounds += 1
+        self._rows += rows
+
     def clips(self, *, rows_per_clip: float, batch_sizes: list[int], num_readers: int) -> int:
         """The clips that may be open now."""
         if self._limits.max_clips is not None:
             return self._limits.max_clips
-        ahead = self._limits.queued["score"] * sum(batch_sizes) / max(rows_per_clip, 1.0)
+        rows = self._rows / self._rounds if self._rounds else rows_per_clip
+        ahead = self._limits.queued["score"] * sum(batch_sizes) / max(rows, 1.0)
         other = sum(self._seconds.get(stage, 0.0) for stage in ("decode", "refine", "sink"))
         wait = other / max(self._seconds.get("score", other or 1.0), 1e-6)
         reading = self._limits.queued["decode"] * max(num_readers, 1)

@@ -1,0 +1,154 @@
+"""Do scorers ever wait? Simulated scorers behind the real scheduler, coordinator, journal and engines.
+
+    python -m benchmarks.engine                 the table, and benchmarks/results/engine.json
+    python -m benchmarks.engine --quick         a few seconds
+
+Efficiency is evaluations per second over the whole run, first clip and last clip included, divided by what the same
+scorers would do with full batches all the time. Fill is the share of the batches' places that held a mask. Beside the
+product's scheduler stand two that are common elsewhere: one clip at a time, and rounds in lock-step (a group of as many
+clips as the window holds is read, scored, refined, scored again; each step waits for all of it).
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from benchmarks.simulated import Load, drive
+from pipeline.admission import Admission
+from pipeline.engine import Engine
+from pipeline.local import LocalEngine
+from pipeline.scheduler import Scheduler
+from pipeline.window import Limits
+from pipeline.work import DecodeTask, RefineTask, ScoreTask
+
+RESULTS = Path(__file__).with_name("results") / "engine.json"
+SCORERS = (1, 4, 8, 16, 32)
+BANK = Load()
+ADAPTIVE = replace(BANK, bank_rows=128, rounds=5)
+FREE = {"batch_s": 0.0, "mask_s": 0.0, "decode_s": 0.0, "refine_s": 0.0, "sink_s": 0.0}
+
+
+class _Barriers(Admission):
+    """Reads a group, then scores all of it, then refines all of it."""
+
+    is_reading = True
+
+    def _next_decode(self) -> DecodeTask | None:
+        num_open = self.ledger.window.num_open
+        self.is_reading = num_open == 0 or (self.is_reading and num_open < self.num_clips_allowed())
+        return super()._next_decode() if self.is_reading else None
+
+    def _admit_scores(self, now: float) -> list[ScoreTask]:
+        is_held = self.ledger.workers.is_busy("refine") or self.ledger.workers.is_busy("decode")
+        return [] if is_held else super()._admit_scores(now)
+
+    def _admit_refines(self, now: float) -> list[RefineTask]:
+        workers = self.ledger.workers
+        if self.ledger.rows.is_waiting() or workers.is_busy("score") or workers.is_busy("decode"):
+            return []
+        return super()._admit_refines(now)
+
+
+class LockStep(Scheduler):
+    """Rounds in lock-step."""
+
+    def __init__(self, limits: Limits, *, clip_bytes: int, rows_per_clip: int) -> None:
+        super().__init__(limits, clip_bytes=clip_bytes, rows_per_clip=rows_per_clip)
+        self.admission = _Barriers(self.ledger)
+
+
+WAYS: dict[str, tuple[type[Scheduler], dict[str, int]]] = {
+    "continuous": (Scheduler, {}),
+    "lock-step": (LockStep, {}),
+    "clip by clip": (Scheduler, {"max_clips": 1}),
+}
+
+
+def measure(load: Load, way: str = "continuous", make: Callable[[], Engine] = LocalEngine) -> dict[str, float]:
+    """One run; returns its figures."""
+    scheduler_class, bounds = WAYS[way]
+    engine = make()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            figures, record = drive(load, engine, Path(folder), Limits(**bounds, deadline_s=2.0), scheduler_class)
+        finally:
+            engine.close()
+    assert len(record.completed_ids) == load.videos, record.failures
+    assert figures["evaluations"] == load.evaluations
+    return figures
+
+
+def ceiling(seconds_hint: int = 400) -> dict[str, float]:
+    """Scorers that cost nothing: how many batches and masks one coordinator moves in a second."""
+    load = replace(BANK, scorers=4, videos=4, clips_per_video=seconds_hint // 4, **FREE)
+    return measure(load)
+
+
+def ray_engine() -> Engine:
+    from pipeline.actors import RayEngine
+
+    return RayEngine(store_bytes=128 << 20, num_cpus=2)
+
+
+def row(kind: str, engine: str, way: str, load: Load, figures: dict[str, float]) -> dict[str, object]:
+    keys = (
+        "seconds",
+        "efficiency",
+        "steady_efficiency",
+        "batch_fill",
+        "batches",
+        "evaluations_per_s",
+        "coordinator_cpu_share",
+    )
+    kept = {key: round(float(figures[key]), 4) for key in (*keys, "most_clips_in_flight")}
+    print(
+        f"{kind:9} {engine:6} {way:13} {load.scorers:4d}  efficiency {kept['efficiency']:.3f}"
+        f"  steady {kept['steady_efficiency']:.3f}"
+        f"  fill {kept['batch_fill']:.3f}  {kept['seconds']:6.1f} s  in flight {kept['most_clips_in_flight']:.0f}"
+        f"  cpu {kept['coordinator_cpu_share']:.2f}",
+        flush=True,
+    )
+    return {"kind": kind, "engine": engine, "way": way, "scorers": load.scorers, **kept}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few seconds, nothing written")
+    parser.add_argument("--seconds", type=float, default=20.0, help="what perfect scorers would take, each run")
+    parser.add_argument("--no-ray", action="store_true")
+    args = parser.parse_args()
+    scorers = (1, 4) if args.quick else SCORERS
+    seconds = 1.0 if args.quick else args.seconds
+    rows = []
+    for kind, base in (("bank", BANK), ("adaptive", ADAPTIVE)):
+        for way in WAYS:
+            for count in scorers:
+                share = {"continuous": 1.0, "lock-step": 0.3, "clip by clip": 0.1}[way]
+                load = replace(base, scorers=count).lasting(seconds * share)
+                rows.append(row(kind, "local", way, load, measure(load, way)))
+        if not (args.quick or args.no_ray):
+            load = replace(base, scorers=4).lasting(seconds / 2)
+            rows.append(row(kind, "ray", "continuous", load, measure(load, make=ray_engine)))
+    top = ceiling(40 if args.quick else 400)
+    found = {key: round(top[key], 4) for key in ("seconds", "evaluations_per_s", "batches", "coordinator_cpu_share")}
+    found["batches_per_s"] = round(top["batches"] / top["seconds"], 1)
+    print("ceiling of one coordinator:", found)
+    if not args.quick:
+        content = {
+            "machine": {"processors": os.cpu_count(), "python": platform.python_version(), "day": time.strftime("%F")},
+            "load": {"bank": asdict(BANK), "adaptive": asdict(ADAPTIVE)},
+            "rows": rows,
+            "ceiling": found,
+        }
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

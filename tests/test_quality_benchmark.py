@@ -1,0 +1,71 @@
+"""The quality benchmark measures what it says: prefixes of one bank, disjoint halves, paired comparisons."""
+
+import math
+
+import numpy as np
+import pytest
+from planted import PlantedBox, scorer, textured_clip
+
+from benchmarks.quality import BANK_METHODS, FREE_METHODS, METRICS, Plan, Row, comparisons, measure, prefix, table
+from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Subject, demo_subjects
+from stages.demo.train import FIRST_TRAINING_SEED
+from stages.perturb import Perturb, PerturbConfig
+from stages.single import score_clip
+
+CORNER = (slice(0, 8), slice(0, 16), slice(0, 16))
+
+
+def planted_subject() -> tuple[Subject, PlantedBox]:
+    clip = textured_clip()
+    box = PlantedBox(clip, {0: [(CORNER, 5.0)], 1: [((slice(0, 8), slice(16, 32), slice(16, 32)), 3.0)]})
+    subject = Subject(
+        name="planted", clip=clip, score=scorer(box), target=0, wished=1, truth=(box.truth(0) > 0).astype(float)
+    )
+    return subject, box
+
+
+def test_settings_are_chosen_on_other_clips_than_those_of_the_report() -> None:
+    assert not set(DEVELOPMENT_SEEDS) & set(EVALUATION_SEEDS)
+    assert max(*DEVELOPMENT_SEEDS, *EVALUATION_SEEDS) < FIRST_TRAINING_SEED
+    assert len(EVALUATION_SEEDS) >= 60
+
+
+def test_a_prefix_is_what_a_smaller_budget_would_have_asked() -> None:
+    subject, _ = planted_subject()
+    large, small = (score_clip(subject.clip, Perturb(PerturbConfig(budget=n)), subject.score) for n in (24, 10))
+    cut = prefix(large, 10)
+    assert cut.num_evaluations == 10
+    np.testing.assert_allclose(cut.scores[0].values, small.scores[0].values, atol=1e-6)
+
+
+def test_every_method_is_measured_at_every_budget_and_the_bank_is_asked_once() -> None:
+    subject, box = planted_subject()
+    plan = Plan(budgets=(16, 24), captum_budgets=(), steps=4, removal_steps=2)
+    rows = measure([subject], plan)
+    found = {(row.method, row.budget): row.values for row in rows}
+    assert set(found) == {(m, b) for m in BANK_METHODS for b in (16, 24)} | {(m, 0) for m in FREE_METHODS}
+    assert all(set(values) == set(METRICS) and len(values["insertion"]) == 1 for values in found.values())
+    # Three banks of 24; for each answer 5 + 5 + 3 + 3 masks at most.
+    assert box.calls <= 3 * 24 + 16 * len(rows)
+    assert found["gp", 24]["insertion"][0] > found["random", 0]["insertion"][0]
+    assert found["gp", 24]["energy"][0] > 1.5
+    assert math.isclose(found["random", 0]["energy"][0], 1, abs_tol=0.1)
+
+
+def test_comparisons_are_paired_and_name_sixteen_times_as_many() -> None:
+    rows = []
+    for method, budget, level in (("gp", 32, 0.6), ("rise", 32, 0.4), ("rise", 512, 0.5), ("random", 0, 0.3)):
+        noise = np.linspace(0, 0.09, 10)
+        values = {name: list(level + noise * (1 + level)) for name in METRICS}
+        rows.append(Row(method=method, budget=budget, values=values))
+    found = {c["other"]: c for c in comparisons(rows) if c["metric"] == "insertion"}
+    assert set(found) == {"rise@32", "rise@512", "random@0"}
+    assert found["rise@512"]["difference"]["mean"] == pytest.approx(0.1 + 0.0045)  # type: ignore[index]  # a dict
+    assert found["rise@512"]["p"] == pytest.approx(2 / 2**10)
+    assert "| gp | 32 | 0.672" in table(rows)
+
+
+def test_the_subjects_are_the_first_answers_of_the_demo_model() -> None:
+    (subject,) = demo_subjects(EVALUATION_SEEDS, 1)
+    assert subject.target != subject.wished
+    assert subject.truth is None or 0 < subject.truth.mean() < 0.5

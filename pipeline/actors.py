@@ -9,11 +9,12 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.engine import Answer, FramesLostError, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
+from pipeline.metrics import METRICS
 from pipeline.work import StageName
 from pipeline.worker import Outcome, StageWorker, peak_memory
 from stages.errors import ResourceError
@@ -103,6 +104,7 @@ class RayEngine:
         self._slots: dict[tuple[StageName, int], _Slot] = {}
         self._pending: dict[Any, _Pending] = {}
         self._said: list[Happening] = []
+        self._gauges: dict[str, Any] = {}
         self._setup_deaths: Counter[tuple[StageName, int]] = Counter()
 
     def start(self, plans: Sequence[StagePlan]) -> None:
@@ -156,6 +158,15 @@ class RayEngine:
                 except self._ray.exceptions.RayError:
                     _log.info("worker=%s memory unknown: it died", name)
         return found
+
+    def publish(self, metrics: Mapping[str, float]) -> None:
+        """As gauges of Ray, which Prometheus scrapes on every node."""
+        from ray.util.metrics import Gauge
+
+        for name, value in metrics.items():
+            if name not in self._gauges:
+                self._gauges[name] = Gauge(f"heatreel_{name}", description=METRICS[name])
+            self._gauges[name].set(value)
 
     def close(self) -> None:
         """Close the stages, end the actors, and the cluster if it is ours."""

@@ -196,9 +196,7 @@ class Coordinator:
     def _start_tasks(self, now: float) -> None:
         tasks = self.scheduler.admit(now)
         self._handle_events()
-        window = self.scheduler.ledger.window
-        self.stats.most_clips = max(self.stats.most_clips, window.num_open)
-        self.stats.most_bytes = max(self.stats.most_bytes, window.num_bytes)
+        self.stats.note(self.scheduler.ledger.window, self.scheduler.ledger.rows)
         for task in tasks:
             try:
                 request = self.casework.request(task)

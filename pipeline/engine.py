@@ -5,7 +5,7 @@ in the order in which a worker got them and knows nothing of clips or videos. A 
 keeps them: `Read.frames` is the clip itself, or a function that fetches it where it is needed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -111,6 +111,9 @@ class Engine(Protocol):
     def memory(self) -> dict[str, int]:
         """Peak resident bytes of this process ("driver") and of every worker process that is there."""
         ...
+
+    def publish(self, metrics: Mapping[str, float]) -> None:
+        """Let those who watch the cluster see these figures (names as in `metrics.METRICS`)."""
 
     def close(self) -> None:
         """End all workers."""

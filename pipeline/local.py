@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.engine import Answer, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
@@ -67,6 +67,9 @@ class LocalEngine:
     def memory(self) -> dict[str, int]:
         """All threads live in the driver."""
         return {"driver": peak_memory()}
+
+    def publish(self, metrics: Mapping[str, float]) -> None:
+        """Nobody watches one process."""
 
     def close(self) -> None:
         """Let the threads end after what they are doing."""

@@ -21,6 +21,7 @@ from pipeline.feed import SourceFeed
 from pipeline.journal_writer import BackgroundJournal
 from pipeline.logs import logging_to
 from pipeline.manifest import RunFolder, Status
+from pipeline.metrics import Published
 from pipeline.progress import ProgressView, make_view
 from pipeline.record import RunRecord
 from pipeline.report import write_report
@@ -151,7 +152,7 @@ def _prepare(
         record,
         stats,
         targets=record.targets(),
-        show=view.show,
+        show=Published(view, engine.publish).show,
     )
     for happening in said:
         coordinator.take(happening)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.batching import RowQueue
+from pipeline.window import Window
 from pipeline.work import STAGES, StageName
 
 
@@ -26,9 +28,19 @@ class Stats:
     failures: int = 0
     retries: int = 0
     lost_workers: int = 0
+    clips_in_flight: int = 0
+    bytes_in_flight: int = 0
+    rows_waiting: int = 0
     most_clips: int = 0
     most_bytes: int = 0
     memory: Mapping[str, int] = field(default_factory=dict)
+
+    def note(self, window: Window, rows: RowQueue) -> None:
+        """How much is on its way now."""
+        self.clips_in_flight, self.bytes_in_flight = window.num_open, window.num_bytes
+        self.rows_waiting = rows.num_rows
+        self.most_clips = max(self.most_clips, window.num_open)
+        self.most_bytes = max(self.most_bytes, window.num_bytes)
 
     def elapsed_s(self, now: float) -> float:
         """Seconds since the first scorer was ready."""

@@ -22,6 +22,15 @@ def dense_kernel(kernel: Kernel) -> np.ndarray:
     return np.kron(np.kron(matern32(3, kernel.time), matern32(5, kernel.space)), matern32(4, kernel.space))
 
 
+def dense_model(rows: np.ndarray, kernel: Kernel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Trend, centred rows and the scaled voxel covariance, written out."""
+    keep = rows.mean(1)
+    centred = rows - keep[:, None]
+    prior = dense_kernel(kernel)
+    prior /= np.trace(centred @ prior @ centred.T) / len(rows)
+    return np.vander(keep - 0.5, 3, increasing=True), centred, prior
+
+
 def test_matern_is_gpytorch_s():
     at = torch.linspace(0.5 / 7, 6.5 / 7, 7, dtype=torch.float64)[:, None]
     kernel = gpytorch.kernels.MaternKernel(nu=1.5).double()
@@ -41,11 +50,7 @@ def test_posterior_is_the_universal_kriging_of_the_book(rows):
     y = np.random.default_rng(1).standard_normal((24, 2))
     found = Design(rows, GRID, [kernel]).posterior(y)
 
-    keep = rows.mean(1)
-    trend = np.vander(keep - 0.5, 3, increasing=True)
-    centred = rows - keep[:, None]
-    prior = dense_kernel(kernel)
-    prior /= np.trace(centred @ prior @ centred.T) / 24
+    trend, centred, prior = dense_model(rows, kernel)
     cov = centred @ prior @ centred.T + kernel.noise * np.eye(24)
     inv = np.linalg.inv(cov)
     projected = inv - inv @ trend @ solve(trend.T @ inv @ trend, trend.T @ inv)
@@ -60,11 +65,7 @@ def test_leave_one_out_is_what_leaving_one_out_gives(rows):
     kernel = Kernel(0.4, 0.3, 0.2)
     y = np.random.default_rng(2).standard_normal((24, 1))
     found = Design(rows, GRID, [kernel]).posterior(y)
-    keep = rows.mean(1)
-    trend = np.vander(keep - 0.5, 3, increasing=True)
-    centred = rows - keep[:, None]
-    prior = dense_kernel(kernel)
-    prior /= np.trace(centred @ prior @ centred.T) / 24
+    trend, centred, prior = dense_model(rows, kernel)
     for left_out in (0, 7, 23):
         others = np.arange(24) != left_out
         a, h = centred[others], trend[others]

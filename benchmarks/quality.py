@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Subject, data_subjects, demo_subjects
+from pipeline.files import finite
 from stages.baselines import BASELINES
 from stages.evidence import decompose
 from stages.faithfulness import CURVES, REMOVAL, Curve
@@ -230,7 +231,7 @@ def main() -> None:
         },
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(content, indent=1) + "\n")
+    args.out.write_text(json.dumps(finite(content), indent=1) + "\n")
 
 
 def _maps(found: SaliencyMap, wished: SaliencyMap) -> Maps:

@@ -33,7 +33,7 @@ SEQUENCES = ("tennis", "bmx-trees")
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Subject:
     """One clip to explain. `target` is the first answer; `wished` the class of the removal gain: the true class where
-    the model is wrong, else the runner-up. `truth`: cover of the target's object on the voxel grid, or None."""
+    the model is known to be wrong, else the runner-up. `truth`: cover of the target's object on the voxel grid."""
 
     name: str
     clip: Clip

@@ -46,7 +46,8 @@ def print_evaluation(content: Mapping[str, Any]) -> None:
         own = [f"{ours['mean']:.3f}", f"{ours['low']:.2f}–{ours['high']:.2f}"] if ours else ["", ""]
         table.add_row(_title(metric), *own, *(_cell(columns.get(name)) for name in names))
     console.print(table)
-    console.print(f"{content['num_clips']} clips, {content['substrate']} substrate, {content['steps']} steps a curve")
+    clips = f"{content['num_clips']} clip{'' if content['num_clips'] == 1 else 's'}"
+    console.print(f"{clips}, {content['substrate']} substrate, {content['steps']} steps a curve")
     console.print("* p < .05, ** p < .01: differs from this run (Wilcoxon, pairs of clips)")
 
 

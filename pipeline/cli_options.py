@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-Method = Annotated[str | None, typer.Option(help="How maps are computed: gp, rise, centred-rise or occlusion.")]
+Method = Annotated[str | None, typer.Option(help="How maps are computed: gp, borex, rise, centred-rise, occlusion.")]
 Prior = Annotated[str | None, typer.Option(help="Initial map that is refined: none, rise, FILE.npy or FILE.npz.")]
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="demo, torchvision:NAME, pytorchvideo:NAME, python:FILE.py:FACTORY.")

@@ -1,4 +1,4 @@
-"""From masks and scores to a map: the Gaussian process, RISE, centred RISE and sliding occlusion, behind one signature.
+"""From masks and scores to a map: the Gaussian process, RISE, centred RISE, occlusion, BOREx, behind one signature.
 
 Every map is in score per voxel. The comparators know only relative importance; theirs is brought to that unit by the
 one factor that makes it predict the scores best (least squares): ranks are untouched, units become comparable.
@@ -12,12 +12,16 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from scipy.special import logsumexp
 
+from stages.borex import Answers, answers, refined_map, windows_of
+from stages.errors import NumericsError
 from stages.gp import Design, Posterior
 from stages.masks import Grid, grids_of
 from stages.records import OUTPUTS, BankSpec, ClipId, Evidence, MaskBatch
 
 # Below this total weight a voxel was never asked about (RISE divides by it).
 MIN_COVERAGE = 1e-6
+# Scores that change by less than this with a voxel do not change: the rest is rounding.
+MIN_SLOPE = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,7 +50,8 @@ def regression_targets(
 def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
     """The default (METHOD.md, section 3): a GP on the voxels, mixed over kernels. `asked` leaves out the anchors."""
     design = design_of(evidence, asked)
-    posterior = design.posterior(y, None if evidence.prior is None else evidence.prior.reshape(-1).astype(np.float64))
+    prior = prior_of(evidence)
+    posterior = design.posterior(y, None if prior is None else prior.reshape(-1))
     best = max(posterior.kernel_weights, key=lambda kernel: posterior.kernel_weights[kernel])
     return Estimate(
         grid=design.grid,
@@ -86,11 +91,37 @@ def occlusion(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.n
     return calibrated(rows, y, drop, evidence)
 
 
+def borex(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
+    """BOREx as published (`stages/borex.py`): one map of p_t; outputs differ by the factor that fits them best."""
+    told, seed = borex_answers(evidence, asked, y)
+    if not len(told.y):
+        raise NumericsError("budget", "no window was asked about", "raise --budget")
+    found = refined_map(windows_of(grid_of(evidence)), told, prior_of(evidence), seed, evidence.clip_id)
+    return calibrated(rows_of(evidence)[asked], y, np.tile(found.reshape(1, -1), (y.shape[1], 1)), evidence)
+
+
+def borex_answers(
+    evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]
+) -> tuple[Answers, int]:
+    """The windows asked about so far, with what was answered, and the seed of the run."""
+    ids = np.concatenate([masks.ids for masks in evidence.masks])
+    rounds = np.repeat([masks.round_idx for masks in evidence.masks], [len(masks) for masks in evidence.masks])
+    spec = evidence.masks[0].bank
+    told = answers(ids[asked], rounds[asked], y[:, OUTPUTS.index("log_odds")])
+    return told, 0 if spec is None else spec.seed
+
+
+def prior_of(evidence: Evidence) -> Float64[np.ndarray, "gt gh gw"] | None:
+    """The prior map of a clip, if any."""
+    return None if evidence.prior is None else evidence.prior.astype(np.float64)
+
+
 ESTIMATORS: dict[str, Callable[[Evidence, np.ndarray, np.ndarray], Estimate]] = {
     "gp": gaussian_process,
     "rise": rise,
     "centred-rise": centred_rise,
     "occlusion": occlusion,
+    "borex": borex,
 }
 
 
@@ -164,7 +195,8 @@ def calibrated(
         noise = residual @ residual / max(len(rows) - 2, 1)
         mean[o] = beta * maps[o]
         # The standard error of a voxel's own weight, on the same scale as the calibrated map.
-        per_voxel = float(np.abs(mean[o]).mean() / max(np.abs(_slopes(rows, y[:, o])).mean(), 1e-300))
+        slope = float(np.abs(_slopes(rows, y[:, o])).mean())
+        per_voxel = float(np.abs(mean[o]).mean()) / slope if slope > MIN_SLOPE else 0.0
         var[o] = noise / spread * per_voxel**2
         loo_mean[:, o] = y[:, o] - residual / (1 - leverage)
         loo_var[:, o] = noise * (1 + leverage) + 1e-300

@@ -13,7 +13,15 @@ from stages.records import BankSpec, ClipInfo, MaskBatch
 MaskFamily = Literal["auto", "mixture", "blobs", "cells", "rise", "static", "occlusion", "rise-sparse"]
 
 # Every method asks with the masks it was published with, unless the user names a family.
-FAMILY_OF_METHOD = {"gp": "mixture", "rise": "rise", "centred-rise": "rise", "occlusion": "occlusion"}
+FAMILY_OF_METHOD = {
+    "gp": "mixture",
+    "rise": "rise",
+    "centred-rise": "rise",
+    "occlusion": "occlusion",
+    "borex": RISE_FAMILY,
+}
+# Methods whose every mask but the anchors is refinement's choice.
+METHODS_THAT_ASK = ("borex",)
 
 
 class PerturbConfig(Settings):
@@ -42,7 +50,7 @@ class Perturb:
     def process(self, clip: ClipInfo, /) -> MaskBatch:
         """Row 0 keeps everything, row 1 replaces everything, the rest are the bank's masks in order.
 
-        The bank is as large as the budget, of which a prior (`--prior rise`) asks only the first rows; refinement asks
+        The bank is as large as the budget, of which `--prior rise` and BOREx ask only the first rows; refinement asks
         for the rest. So the first round tells the whole budget.
         """
         family = RISE_FAMILY if self.prior == "rise" else self.config.bank_family(self.method)
@@ -53,7 +61,7 @@ class Perturb:
         """Masks of the first round, the two anchors included."""
         if self.prior == "rise":
             return NUM_ANCHORS + min(RISE_MASKS, (self.config.budget - NUM_ANCHORS) // 2)
-        return self.config.budget
+        return NUM_ANCHORS if self.method in METHODS_THAT_ASK else self.config.budget
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -1,15 +1,16 @@
 """4  Evidence -> SaliencyMap or more masks: what the scores of the masks say about every voxel.
 
-The default is the Gaussian process of METHOD.md, section 3; RISE, centred RISE and sliding occlusion go through the
-same stage, so that they share masks, journal, stitching and films with it.
+The default is the Gaussian process of METHOD.md, section 3; BOREx, RISE, centred RISE and sliding occlusion go through
+the same stage, so that they share journal, stitching and films with it.
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 from pydantic import Field, field_validator, model_validator
+from scipy.special import expit
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
@@ -27,11 +28,11 @@ from stages.estimators import (
 from stages.masks import KEEP_ALL_ROW, NUM_ANCHORS, REPLACE_ALL_ROW
 from stages.priors import FORMS, expect_known, file_prior, is_file
 from stages.records import OUTPUTS, Evidence, Fidelity, MaskBatch, SaliencyMap
-from stages.rounds import next_masks
+from stages.rounds import after_the_prior, next_windows
 
-Method = Literal["gp", "rise", "centred-rise", "occlusion"]
+Method = Literal["gp", "rise", "centred-rise", "occlusion", "borex"]
 
-METHODS_WITH_PRIOR = ("gp",)
+METHODS_WITH_PRIOR = ("gp", "borex")
 
 INTERVAL = 0.90
 # A map is reliable when it predicts held-out masks better than the keep-fraction alone does, by this share of the
@@ -45,9 +46,11 @@ MIN_STD = 1e-5
 class RefineConfig(Settings):
     """How scores become maps. `rivals` are class indices that get an output of their own beside LSE_N."""
 
-    method: Method = Field(default="gp", description="gp, rise, centred-rise or occlusion")
+    method: Method = Field(default="gp", description="gp, rise, centred-rise, occlusion or borex")
     rivals: tuple[int, ...] = Field(default=(), description="class indices with an F-NTC map of their own")
     prior: str = Field(default="none", description=f"initial map that is refined: {FORMS}")
+
+    borex_batch: int = Field(default=1, ge=1, description="queries of BOREx between two fits; 1 is as published")
 
     @field_validator("prior")
     @classmethod
@@ -97,13 +100,20 @@ class Refine:
         """One SaliencyMap per target, or more masks. Raises NumericsError when the evidence cannot carry a map."""
         # The matrices are small, and threads that wait for each other beside a busy scorer cost 80 times the work.
         with threadpool_limits(limits=1, user_api="blas"):
-            if more := next_masks(request.evidence, self.config.method, self.config.prior):
+            if more := self._more(request.evidence, request.targets[0]):
                 return RefineResult(more=more)
             return RefineResult(maps=tuple(self._map(request.evidence, target) for target in request.targets))
 
+    def _more(self, evidence: Evidence, target: int) -> MaskBatch | None:
+        """The next round; with several targets it is the first that asks."""
+        if self.config.method == "borex":
+            y = regression_targets(_scores(evidence)[1], target)
+            known, asked = self._with_prior(evidence, y)
+            return next_windows(known, asked, y[asked], num=self.config.borex_batch)
+        return after_the_prior(evidence, self.config.method) if self.config.prior == "rise" else None
+
     def _map(self, evidence: Evidence, target: int) -> SaliencyMap:
-        scores = np.concatenate([round_.values for round_ in evidence.scores]).astype(np.float64)
-        ids = np.concatenate([round_.ids for round_ in evidence.scores])
+        ids, scores = _scores(evidence)
         anchors = {row: scores[ids == row] for row in (KEEP_ALL_ROW, REPLACE_ALL_ROW)}
         if any(len(found) != 1 for found in anchors.values()):
             raise NumericsError(
@@ -111,8 +121,7 @@ class Refine:
             )
         names = OUTPUTS + tuple(f"rival:{rival}" for rival in self.config.rivals)
         y = regression_targets(scores, target, self.config.rivals)
-        asked = ids >= NUM_ANCHORS
-        evidence, asked = self._with_prior(evidence, asked, y)
+        evidence, asked = self._with_prior(evidence, y)
         estimate = ESTIMATORS[self.config.method](evidence, asked, y[asked])
         shape = (len(names), *estimate.grid)
         return SaliencyMap(
@@ -130,18 +139,24 @@ class Refine:
             details=estimate.details,
         )
 
-    def _with_prior(
-        self, evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "n o"]
-    ) -> tuple[Evidence, Bool[np.ndarray, " n"]]:
+    def _with_prior(self, evidence: Evidence, y: Float64[np.ndarray, "n o"]) -> tuple[Evidence, Bool[np.ndarray, " n"]]:
         """The evidence with its prior, and the masks left to refine it: what made a prior is not counted again."""
+        asked = _scores(evidence)[0] >= NUM_ANCHORS
         if is_file(self.config.prior):
             return replace(evidence, prior=file_prior(self.config.prior, grid_of(evidence))), asked
         if self.config.prior == "rise":
             first = asked & (np.arange(len(asked)) < len(evidence.masks[0]))
-            log_odds = y[first][:, [OUTPUTS.index("log_odds")]]
-            prior = weighted_mean(rows_of(evidence)[first], log_odds)[0]
+            values = y[first][:, [OUTPUTS.index("log_odds")]]
+            # BOREx works on the probability of the target.
+            prior = weighted_mean(rows_of(evidence)[first], expit(values) if self.config.method == "borex" else values)
             return replace(evidence, prior=prior.reshape(grid_of(evidence)).astype(np.float32)), asked & ~first
         return evidence, asked
+
+
+def _scores(evidence: Evidence) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, "n k"]]:
+    """Ids and scores of all masks."""
+    values = np.concatenate([round_.values for round_ in evidence.scores]).astype(np.float64)
+    return np.concatenate([round_.ids for round_ in evidence.scores]), values
 
 
 def fidelity(y: Float64[np.ndarray, " n"], estimate: Estimate, output: int) -> Fidelity:

@@ -1,0 +1,24 @@
+"""Simulated scorers through the real machinery: nothing is lost, and continuous batching beats barriers."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.engine import ADAPTIVE, BANK, FREE, measure
+
+pytestmark = pytest.mark.slow
+
+
+def test_adaptive_rounds_keep_scorers_busy_where_barriers_do_not():
+    load = replace(ADAPTIVE, scorers=8).lasting(2.5)
+    continuous, barriers = measure(load), measure(load, "lock-step")
+    assert continuous["batch_fill"] > 0.95
+    assert continuous["efficiency"] > 1.2 * barriers["efficiency"]
+    assert continuous["evaluations"] == barriers["evaluations"] == load.evaluations
+
+
+def test_scorers_without_cost_meet_the_ceiling_and_nothing_is_lost():
+    load = replace(BANK, scorers=4, clips_per_video=10, **FREE)
+    figures = measure(load)
+    assert figures["evaluations"] == 4 * 10 * 256
+    assert figures["batches"] / figures["seconds"] > 20  # hundreds on an idle machine

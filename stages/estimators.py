@@ -180,19 +180,22 @@ def calibrated(
     maps: Float64[np.ndarray, "o g"],
     evidence: Evidence,
 ) -> Estimate:
-    """Scale each map so that y = b + beta A h fits best; variance from residuals, leave-one-out from the hat matrix."""
+    """Scale each map so that y = b + c k + beta A h fits best (k: keep-fraction); leave-one-out from the hat matrix.
+
+    Without k, masks that keep much and their complements would decide the sign of beta, and could turn a map over.
+    """
     shape = maps.shape
     centred_map = maps - maps.mean(1, keepdims=True)
     mean, var = np.zeros(shape), np.zeros(shape)
     loo_mean, loo_var = np.zeros_like(y), np.zeros_like(y)
     spread = np.maximum(((rows - rows.mean(0)) ** 2).sum(0), MIN_COVERAGE)
     for o in range(shape[0]):
-        regressors = np.column_stack([np.ones(len(rows)), rows @ centred_map[o]])
+        regressors = np.column_stack([np.ones(len(rows)), rows.mean(1), rows @ centred_map[o]])
         hat = regressors @ np.linalg.pinv(regressors)
-        beta = np.linalg.lstsq(regressors, y[:, o], rcond=None)[0][1]
+        beta = np.linalg.lstsq(regressors, y[:, o], rcond=None)[0][2]
         residual = y[:, o] - hat @ y[:, o]
         leverage = np.clip(np.diag(hat), 0, 1 - 1e-9)
-        noise = residual @ residual / max(len(rows) - 2, 1)
+        noise = residual @ residual / max(len(rows) - 3, 1)
         mean[o] = beta * maps[o]
         # The standard error of a voxel's own weight, on the same scale as the calibrated map.
         slope = float(np.abs(_slopes(rows, y[:, o])).mean())

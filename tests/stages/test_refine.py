@@ -133,3 +133,12 @@ def test_saturation_does_not_move_the_peak():
     saliency = explain_clip(clip, Perturb(PerturbConfig(budget=256)), scorer(box), Refine(RefineConfig()), (0,))[0]
     peak = np.unravel_index(saliency.output("log_odds")[0].argmax(), saliency.mean.shape[1:])
     assert (box.truth(0) > 0)[peak]
+
+
+def test_occlusion_points_at_a_centre_of_which_a_glimpse_is_worth_little(box):
+    """Most windows meet the centre, and their complements show little else: that must not turn the map over."""
+    centre = (slice(2, 6), slice(10, 22), slice(10, 22))
+    steep = PlantedBox(box.clip, {TARGET: [(centre, 4.0)]}, num_classes=2, squash=lambda z: 4 * torch.relu(z - 2.4))
+    evidence = score_clip(steep.clip, Perturb(PerturbConfig(budget=128), "occlusion"), scorer(steep))
+    found = explain(evidence, method="occlusion").output("log_odds")[0]
+    assert auc(found, steep.truth(TARGET) > 1) > 0.9

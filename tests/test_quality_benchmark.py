@@ -12,6 +12,8 @@ from stages.demo.train import FIRST_TRAINING_SEED
 from stages.perturb import Perturb, PerturbConfig
 from stages.single import score_clip
 
+pytestmark = pytest.mark.slow
+
 CORNER = (slice(0, 8), slice(0, 16), slice(0, 16))
 
 

@@ -20,6 +20,8 @@ from pipeline.results import read_explanations
 from pipeline.verify import verify_run
 from stages.errors import ConfigError, ManifestError
 
+pytestmark = pytest.mark.slow
+
 NUM_FRAMES = 16
 
 

@@ -228,14 +228,16 @@ def _read_decord(source: VideoSource, start_idx: int, warn: Warn) -> Iterator[Fr
         warn(f"decord is not used: {reason}; PyAV reads it")
         yield from _read_pyav(source, start_idx, warn)
         return
-    for idx in range(start_idx, len(index.pts)):
+    # decord's own seeking goes wrong where the container cannot be trusted (AVI with B-frames): read forward there.
+    for idx in range(start_idx if index.is_seekable else 0, len(index.pts)):
         try:
             rgb = reader[idx].asnumpy()
         except Exception:  # noqa: BLE001 - decord raises its own error, whose class is not exported
             warn(f"decord stops at frame {idx}; PyAV reads on")
-            yield from _read_pyav(source, idx, warn)
+            yield from _read_pyav(source, max(idx, start_idx), warn)
             return
-        yield Frame(idx, index.pts_s(idx), rgb)
+        if idx >= start_idx:
+            yield Frame(idx, index.pts_s(idx), rgb)
 
 
 def _open_decord(source: VideoSource, index: PacketIndex | None) -> tuple[Any, str]:

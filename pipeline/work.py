@@ -5,7 +5,7 @@ repeats, so that an answer which comes late or twice is recognised and ignored. 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 StageName = Literal["decode", "score", "refine", "sink"]
 Purpose = Literal["peek", "stream", "replay", "verify"]
@@ -29,40 +29,28 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One request to worker number `worker` of a stage."""
+    """One request to worker number `worker` of `stage`, the stage whose workers can do this."""
 
+    stage: ClassVar[StageName]
     seq: int
     worker: int
-
-    @property
-    def stage(self) -> StageName:
-        """The stage whose workers can do this."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeTask(Task):
     """Read one clip."""
 
+    stage: ClassVar[StageName] = "decode"
     job: int
-
-    @property
-    def stage(self) -> StageName:
-        """The stage whose workers can do this."""
-        return "decode"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreTask(Task):
     """One batch for the box, filled from any number of clips; `size` is what the scorer could have taken."""
 
+    stage: ClassVar[StageName] = "score"
     pieces: tuple[Piece, ...]
     size: int
-
-    @property
-    def stage(self) -> StageName:
-        """The stage whose workers can do this."""
-        return "score"
 
     @property
     def rows(self) -> int:
@@ -74,27 +62,19 @@ class ScoreTask(Task):
 class RefineTask(Task):
     """Turn the evidence of one clip into maps, or into more masks."""
 
+    stage: ClassVar[StageName] = "refine"
     job: int
-
-    @property
-    def stage(self) -> StageName:
-        """The stage whose workers can do this."""
-        return "refine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkTask(Task):
     """Write: add the maps of `jobs` (in clip order), finish the frames of a video, or close its files."""
 
+    stage: ClassVar[StageName] = "sink"
     video: str
     epoch: int
     action: SinkAction
     jobs: tuple[int, ...] = ()
-
-    @property
-    def stage(self) -> StageName:
-        """The stage whose workers can do this."""
-        return "sink"
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ class Video:
         self.sink_worker: int | None = None
         self.decode_worker: int | None = None
         self.epoch = 0
-        self.sink_attempts = 0
+        self.most_sunk = 0  # of all epochs
+        self.sink_attempts = 0  # without progress
         self.sink_not_before = 0.0
         self.last_served = 0
         self.is_failed = False
@@ -111,10 +112,11 @@ class Video:
         """This clip will never come."""
         self.skipped.add(clip_idx)
 
-    def start_over(self) -> None:
-        """The sink lost its state: everything written so far is replayed from the journal, in order."""
+    def start_over(self, replaying: Iterable[int] = ()) -> None:
+        """The sink lost its state: everything written so far, and what was `replaying`, is replayed, in clip order."""
         written = [idx for idx in range(self.next_sink) if idx not in self.skipped]
-        self.replays = deque(sorted({*written, *self.replays}))
+        self.replays = deque(sorted({*written, *self.replays, *replaying}))
+        self.ready = {idx: job for idx, job in self.ready.items() if job in self.jobs}
         self.next_sink = 0
         self.num_sunk = 0
         self.phase = "stream"

@@ -109,9 +109,10 @@ class Ledger:
         if video.is_failed:
             self.end_video(video)
             return
-        for job_id in [job for job in video.jobs if self._is_written(video, self.jobs[job])]:
-            self.end(self.jobs[job_id])
-        video.start_over()
+        again = [self.jobs[job_id] for job_id in video.jobs if self._is_written_again(video, self.jobs[job_id])]
+        for job in again:
+            self.end(job)
+        video.start_over(job.clip_idx for job in again if job.purpose == "replay")
 
     def end_video(self, video: Video) -> None:
         """Nothing more will happen to this video."""
@@ -125,5 +126,8 @@ class Ledger:
         """How long to wait before attempt number `attempts` + 1."""
         return self.limits.backoff_s * 2.0 ** max(attempts - 1, 0)
 
-    def _is_written(self, video: Video, job: Job) -> bool:
-        return job.purpose == "verify" or (job.purpose != "peek" and job.clip_idx < video.next_sink)
+    def _is_written_again(self, video: Video, job: Job) -> bool:
+        """Whether the journal will give what this job was about to; replays begin anew, since they come in clip order."""
+        if job.purpose == "stream":
+            return job.clip_idx < video.next_sink
+        return job.purpose in ("verify", "replay")

@@ -38,7 +38,7 @@ class Scheduler:
         self.ledger.workers.down(stage, worker)
         for video in list(self.ledger.videos.values()):
             if stage == "sink" and video.sink_worker == worker:
-                self.ledger.start_over(video)
+                self._sink_lost(video, now)
             if stage == "decode" and video.decode_worker == worker:
                 video.decode_worker = None
 
@@ -218,6 +218,8 @@ class Scheduler:
             video.num_sunk += 1
             if job := self.ledger.jobs.get(job_id):
                 self.ledger.end(job)
+        if video.num_sunk > video.most_sunk:  # what is written again after a loss is no progress
+            video.most_sunk, video.sink_attempts = video.num_sunk, 0
         if task.action == "finish" and verify and not (video.is_failed or self.ledger.is_stopping):
             video.phase = "verify"
             video.verify.extend(verify)
@@ -257,6 +259,13 @@ class Scheduler:
                 self.ledger.give_up(job, "score")
             else:
                 self.ledger.rows.put_alone(piece, now + (self.ledger.backoff(job.attempts) if is_alone else 0.0))
+
+    def _sink_lost(self, video: Video, now: float) -> None:
+        """A sink that dies again and again at the same place may do so because of what it was asked."""
+        if video.sink_seq is None:
+            self.ledger.start_over(video)
+        else:
+            self._sink_failed(video, now, is_permanent=False)
 
     def _sink_failed(self, video: Video, now: float, *, is_permanent: bool) -> None:
         video.sink_attempts += 1

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -249,6 +250,37 @@ def test_any_worker_may_die_at_any_time(kills, max_clips, peeks, seed):
         seed=seed,
     ).run()
     expect_complete(sim)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_sinks_may_die_while_they_write_a_video_again(seed):
+    rng = Random(seed)
+    sim = Simulation(
+        limits(max_clips=rng.randint(1, 6), attempts=20, sink_clips=rng.choice([1, 2, 8])),
+        {"a": rng.randint(4, 14), "b": 4},
+        rounds=rng.randint(1, 2),
+        workers={"decode": 2, "score": 2, "refine": 2, "sink": 2},
+        seconds={"decode": 0.2, "score": 0.5, "refine": 0.5, "sink": rng.choice([0.1, 0.5])},
+        peeks=rng.randint(0, 2),
+        verify=(1,),
+        kills=[(rng.uniform(0.1, 25.0), "sink", rng.randint(0, 1)) for _ in range(rng.randint(2, 8))],
+        seed=seed,
+    ).run()
+    expect_complete(sim)
+
+
+def test_a_long_video_survives_more_sink_deaths_than_there_are_retries_but_not_at_the_same_clip():
+    kills = [(3.0 + 6.0 * number, "sink", 0) for number in range(6)]
+    sim = Simulation(limits(attempts=3, sink_clips=1), {"a": 40}, kills=list(kills)).run()
+    expect_complete(sim)
+
+    def fails(task, sim):
+        at = [sim.all_jobs[job].clip_idx for job in task.jobs] if isinstance(task, SinkTask) else []
+        return "error" if 5 in at else None
+
+    sim = Simulation(limits(attempts=3, sink_clips=1), {"a": 12}, fails=fails).run()
+    assert sim.ended == {"a": False}
+    assert sim.last_written("a") == [0, 1, 2, 3, 4]
 
 
 def test_frames_that_are_lost_are_read_again():

@@ -6,17 +6,18 @@ replaced by a new one, which needs nothing but its plan; the requests that it ha
 """
 
 import logging
-import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
-from pipeline.engine import Answer, FramesLostError, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
-from pipeline.metrics import METRICS
+from pipeline.engine import Answer, Capacity, FramesLostError, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
+from pipeline.logs import LogLine, LogTray, log_again
 from pipeline.work import StageName
 from pipeline.worker import Outcome, StageWorker, peak_memory
+from stages.base import Resources
 from stages.errors import ResourceError
 from stages.records import Clip
 
@@ -24,10 +25,39 @@ _log = logging.getLogger(__name__)
 
 # glibc gives large blocks back to the system after every forward pass unless told otherwise (DESIGN.md, section 7).
 WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
-MAX_SETUP_DEATHS = 3
+MAX_SETUP_DEATHS = 5
+RELAUNCH_S = 1.0  # after a death while setting up; doubles with each further one
+LOOK_EVERY_S = 2.0  # how often the size of the cluster is asked
 MEMORY_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 10.0
-MIN_STORE_BYTES = 128 << 20
+
+
+def cluster_capacity() -> Capacity:
+    """What the nodes of the cluster offer together, to whomever."""
+    import ray
+
+    found: dict[str, float] = ray.cluster_resources()
+    custom = {name: amount for name, amount in found.items() if name not in ("CPU", "GPU", "memory")}
+    return Capacity(num_cpus=found.get("CPU", 0.0), num_gpus=found.get("GPU", 0.0), custom=custom)
+
+
+def actor_options(resources: Resources, *, is_at_home: bool = False) -> dict[str, Any]:
+    """Ray's options for an actor that occupies this. `is_at_home`: on the node of this process if it fits there."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    options: dict[str, Any] = {
+        "num_cpus": resources.num_cpus,
+        "num_gpus": resources.num_gpus,
+        "resources": dict(resources.custom) or None,
+        "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
+    }
+    if resources.labels:
+        options["label_selector"] = dict(resources.labels)
+    elif is_at_home and not ray.util.client.ray.is_connected():
+        node = ray.get_runtime_context().get_node_id()
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
+    return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +81,15 @@ class _Actor:
     """What Ray runs: a StageWorker whose answer and pixels are two objects."""
 
     def __init__(self, plan: StagePlan) -> None:
+        self._tray = LogTray()
         self._worker = StageWorker(plan)
 
     def setup(self) -> tuple[object, Problem | None]:
         return self._worker.setup()
 
-    def call(self, request: object) -> tuple[Outcome, Clip | None]:
+    def call(self, request: object) -> tuple[tuple[Outcome, tuple[LogLine, ...]], Clip | None]:
         value, clip, problem, seconds = self._worker.call(request)
-        return (value, None, problem, seconds), clip
+        return ((value, None, problem, seconds), self._tray.fetch()), clip
 
     def memory(self) -> int:
         return self._worker.memory()
@@ -71,7 +102,7 @@ class _Actor:
 class _Slot:
     plan: StagePlan
     worker: int
-    actor: Any
+    actor: Any = None  # None: about to be launched
     is_up: bool = False
 
 
@@ -84,34 +115,31 @@ class _Pending:
 
 
 class RayEngine:
-    """Pools of actors on the cluster at `address`, or on one of its own that ends with it."""
+    """Pools of actors on the cluster that this process has joined."""
 
-    def __init__(
-        self, *, address: str | None = None, store_bytes: int = 1 << 30, num_cpus: float | None = None
-    ) -> None:
+    def __init__(self) -> None:
         import ray
 
         self._ray: Any = ray
-        self._is_own = not ray.is_initialized()
-        if self._is_own:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            size = max(store_bytes, MIN_STORE_BYTES)
-            own = {"address": "local", "include_dashboard": False, "num_cpus": num_cpus, "object_store_memory": size}
-            where = own if address is None else {"address": address}
-            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
         self._actor_class = ray.remote(_Actor)
         self._slots: dict[tuple[StageName, int], _Slot] = {}
         self._pending: dict[Any, _Pending] = {}
         self._said: list[Happening] = []
-        self._gauges: dict[str, Any] = {}
         self._setup_deaths: Counter[tuple[StageName, int]] = Counter()
+        self._later: list[tuple[float, _Slot]] = []  # to be launched again, not before
+        self._plans: dict[StageName, StagePlan] = {}
+        self._next_look = 0.0
+
+    def capacity(self) -> Capacity:
+        """What the nodes that are alive offer together."""
+        return cluster_capacity()
 
     def start(self, plans: Sequence[StagePlan]) -> None:
         """Ask Ray for the actors."""
         for plan in plans:
+            self._plans[plan.name] = plan
             for worker in range(plan.workers):
-                self._launch(_Slot(plan, worker, None))
+                self._launch(_Slot(plan, worker))
 
     def submit(self, seq: int, stage: StageName, worker: int, request: object) -> None:
         """Call the actor; returns at once."""
@@ -121,6 +149,7 @@ class RayEngine:
 
     def wait(self, timeout_s: float) -> list[Happening]:
         """Everything that has happened; blocks for the first."""
+        self._look_after()
         if not self._said and self._pending:
             refs = list(self._pending)
             first, _ = self._ray.wait(refs, num_returns=1, timeout=max(timeout_s, 0.0))
@@ -159,40 +188,54 @@ class RayEngine:
                     _log.info("worker=%s memory unknown: it died", name)
         return found
 
-    def publish(self, metrics: Mapping[str, float]) -> None:
-        """As gauges of Ray, which Prometheus scrapes on every node."""
-        from ray.util.metrics import Gauge
-
-        for name, value in metrics.items():
-            if name not in self._gauges:
-                self._gauges[name] = Gauge(f"heatreel_{name}", description=METRICS[name])
-            self._gauges[name].set(value)
-
     def close(self) -> None:
         """Close the stages, end the actors, and the cluster if it is ours."""
         refs = [slot.actor.close.remote() for slot in self._slots.values() if slot.is_up]
         if refs:
             self._ray.wait(refs, num_returns=len(refs), timeout=CLOSE_TIMEOUT_S)
-        for slot in self._slots.values():
-            self._ray.kill(slot.actor)
+        for actor in self.hands().values():
+            self._ray.kill(actor)
         self._slots.clear()
         self._pending.clear()
-        if self._is_own:
-            self._ray.shutdown()
 
-    def actor(self, stage: StageName, worker: int) -> Any:
-        """The handle of an actor (tests kill it)."""
-        return self._slots[stage, worker].actor
+    def hands(self) -> dict[tuple[StageName, int], Any]:
+        """The handles of all actors: who outlives this process can end them."""
+        return {key: slot.actor for key, slot in self._slots.items() if slot.actor is not None}
+
+    def _look_after(self) -> None:
+        """Launch what was to wait; follow the cluster, where the number of workers does."""
+        now = time.monotonic()
+        for entry in [entry for entry in self._later if entry[0] <= now]:
+            self._later.remove(entry)
+            if self._slots.get((entry[1].plan.name, entry[1].worker)) is entry[1]:
+                self._launch(entry[1])
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_EVERY_S
+        for plan in self._plans.values():
+            if plan.wanted is not None:
+                self._resize(plan, max(1, plan.wanted(self.capacity())))
+
+    def _resize(self, plan: StagePlan, wanted: int) -> None:
+        """More workers when there is room for them; those that have found no place any more are not waited for."""
+        mine = [slot for (name, _), slot in self._slots.items() if name == plan.name]
+        free = (worker for worker in range(wanted + len(mine)) if (plan.name, worker) not in self._slots)
+        for worker in islice(free, max(wanted - len(mine), 0)):
+            _log.info("stage=%s worker=%d joins: the cluster has grown", plan.name, worker)
+            self._launch(_Slot(plan, worker))
+        homeless = [slot for slot in reversed(mine) if not slot.is_up]
+        for slot in homeless[: max(len(mine) - wanted, 0)]:
+            _log.info("stage=%s worker=%d leaves: the cluster has shrunk", plan.name, slot.worker)
+            del self._slots[plan.name, slot.worker]
+            for ref in [ref for ref, pending in self._pending.items() if pending.slot is slot]:
+                del self._pending[ref]
+            if slot.actor is not None:
+                self._ray.kill(slot.actor)
 
     def _launch(self, slot: _Slot) -> None:
         resources = slot.plan.resources
         slot.actor = self._actor_class.options(
-            num_cpus=resources.num_cpus,
-            num_gpus=resources.num_gpus,
-            resources=dict(resources.custom) or None,
-            max_restarts=0,
-            max_task_retries=0,
-            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            **actor_options(resources, is_at_home=slot.plan.stays_home), max_restarts=0, max_task_retries=0
         ).remote(slot.plan)
         slot.is_up = False
         self._slots[slot.plan.name, slot.worker] = slot
@@ -220,7 +263,8 @@ class RayEngine:
             else:
                 self._said.append(WorkerDown(stage=name, worker=slot.worker, problem=problem))
             return
-        value, _, problem, seconds = content
+        (value, _, problem, seconds), lines = content
+        log_again(lines, f"worker={name}-{slot.worker}")
         if isinstance(value, Read) and value.info is not None:
             value = replace(value, frames=HeldClip(pending.clip_ref))
         self._said.append(Answer(seq=pending.seq, value=value, problem=problem, seconds=seconds))
@@ -234,12 +278,14 @@ class RayEngine:
         dead = [(ref, pending) for ref, pending in self._pending.items() if pending.actor is actor]
         for ref, _ in dead:
             del self._pending[ref]
-        if slot.actor is actor:
+        if slot.actor is actor and self._slots.get((name, worker)) is slot:
             is_setup = any(pending.seq is None for _, pending in dead)
             self._setup_deaths[name, worker] += is_setup
-            has_hope = self._setup_deaths[name, worker] < MAX_SETUP_DEATHS
+            deaths = self._setup_deaths[name, worker]
+            has_hope = deaths < MAX_SETUP_DEATHS
             _log.warning("stage=%s worker=%d %s", name, worker, why)
             self._said.append(WorkerDown(stage=name, worker=worker, problem=None if has_hope else lost))
+            slot.actor, slot.is_up = None, False
             if has_hope:
-                self._launch(slot)
+                self._later.append((time.monotonic() + (RELAUNCH_S * 2.0 ** (deaths - 1) if deaths else 0.0), slot))
         self._said += [Answer(seq=pending.seq, problem=lost) for _, pending in dead if pending.seq is not None]

@@ -1,19 +1,21 @@
 """The loop of a run, for one group of videos: admit, wait, complete, drain.
 
 It joins the scheduler (who is next), the casework (what is in it) and an engine (who does it). It needs nothing of the
-process it lives in: signals are turned into `stop()` by the caller, and what it knows goes to the `Record` it is given.
+process it lives in: the caller turns the crank (`step`), fills the feed, turns signals into `stop()`, and hears what
+happened through the `Record`.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.cases import VideoCase
 from pipeline.casework import Casework
 from pipeline.engine import Answer, Engine, Happening, Problem, WorkerDown, WorkerUp
-from pipeline.feed import SourceFeed
 from pipeline.outcomes import Outcomes, Record
 from pipeline.scheduler import Scheduler
 from pipeline.stats import Stats
@@ -34,7 +36,7 @@ from pipeline.work import (
 )
 from stages.decode import estimate_clips
 from stages.errors import ConfigError, ExplainError
-from stages.records import Failure, VideoSource
+from stages.records import VideoSource
 from stages.targets import needs_scores
 
 _log = logging.getLogger(__name__)
@@ -45,38 +47,51 @@ CLOSE_S = 20.0  # after the second: for films to be closed
 NUM_PEEKS = 8
 
 
-class Coordinator:
-    """Drives the videos of `feed` through `engine`, whose workers have been asked to start.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """A video to explain. `targets`: what an earlier, unfinished attempt has chosen."""
 
-    `targets`: what an earlier, unfinished run has chosen, by video.
-    """
+    source: VideoSource
+    targets: tuple[int, ...] | None = None
+
+
+@dataclass(slots=True)
+class Feed:
+    """The videos that wait to be opened; `has_ended`: no others will come."""
+
+    waiting: deque[Assignment] = field(default_factory=deque)
+    has_ended: bool = False
+
+    def close(self) -> None:
+        """Forget what waits; take in nothing more."""
+        self.waiting.clear()
+        self.has_ended = True
+
+
+class Coordinator:
+    """Drives the videos of `feed` through `engine`, whose workers have been asked to start."""
 
     def __init__(
         self,
         casework: Casework,
         scheduler: Scheduler,
         engine: Engine,
-        feed: SourceFeed,
+        feed: Feed,
         record: Record,
         stats: Stats,
         *,
-        targets: Mapping[str, tuple[int, ...]] | None = None,
-        show: Callable[[Stats, float], None] = lambda stats, now: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.casework = casework
         self.scheduler = scheduler
         self.engine = engine
         self.feed = feed
-        self.record = record
-        self.outcomes = Outcomes(record, stats, max_failures=casework.config.engine.max_failures)
+        self.outcomes = Outcomes(record, stats)
         self.stats = stats
-        self._targets = targets or {}
-        self._show = show
         self._clock = clock
         self._num_stops = 0
         self._stop_by: float | None = None
-        self._has_closed = False
+        self.error: ExplainError | None = None  # why the run had to end
 
     @property
     def is_stopped(self) -> bool:
@@ -84,31 +99,26 @@ class Coordinator:
         return self._num_stops > 0
 
     def stop(self) -> None:
-        """Once: finish what is in flight. Twice: close the films as they are. Safe to call from a signal handler."""
+        """Once: finish what is in flight. Twice: close the films as they are."""
         self._num_stops += 1
 
-    def run(self) -> None:
-        """Until every video has ended. Raises what makes going on useless, after closing what is open."""
-        while True:
-            now = self._clock()
-            self._heed_stop(now)
-            self._take_sources()
-            if self.outcomes.fatal is not None and not self._has_closed:
-                self._end_run(self.outcomes.fatal)
-            if self.scheduler.is_done and (self.feed.has_ended or self.is_stopped or self.outcomes.fatal):
-                break
-            if self._stop_by is not None and now > self._stop_by + CLOSE_S:
-                break
-            for task in self.scheduler.overdue(now):
-                _log.warning("stage=%s worker=%d seq=%d took too long", task.stage, task.worker, task.seq)
-                self.engine.restart(task.stage, task.worker)
-            self._start_tasks(now)
-            for happening in self.engine.wait(self._patience(now)):
-                self.take(happening)
-            self._show(self.stats, self._clock())
-        self.stats.ended = self._clock()
-        if self.outcomes.fatal is not None:
-            raise self.outcomes.fatal
+    def step(self, timeout_s: float = POLL_S) -> bool:
+        """One turn of the loop, of about `timeout_s` at most; True when every video has ended or has been given up."""
+        now = self._clock()
+        self._heed_stop(now)
+        while self.feed.waiting and self.scheduler.wants_video() and not self.is_stopped and self.error is None:
+            self._open(self.feed.waiting.popleft())
+        if self.scheduler.is_done and (self.feed.has_ended or self.is_stopped or self.error):
+            return True
+        if self._stop_by is not None and now > self._stop_by + CLOSE_S:
+            return True
+        for task in self.scheduler.overdue(now):
+            _log.warning("stage=%s worker=%d seq=%d took too long", task.stage, task.worker, task.seq)
+            self.engine.restart(task.stage, task.worker)
+        self._start_tasks(now)
+        for happening in self.engine.wait(self._patience(now, timeout_s)):
+            self.take(happening)
+        return False
 
     def take(self, happening: Happening) -> None:
         """Deal with what an engine says."""
@@ -138,26 +148,11 @@ class Coordinator:
 
     # --- sources and stopping ---
 
-    def _take_sources(self) -> None:
-        while self.scheduler.wants_video() and not self.is_stopped and self.outcomes.fatal is None:
-            item = self.feed.poll()
-            if item is None:
-                return
-            if isinstance(item, Failure):
-                self.outcomes.fail(item)
-            else:
-                self._open(item)
-
-    def _open(self, source: VideoSource) -> None:
-        try:
-            if not self.record.opened(source):
-                return
-        except ExplainError as error:  # it is not what it was when the run began
-            self._end_run(error)
-            return
+    def _open(self, assignment: Assignment) -> None:
+        source = assignment.source
         config, spec = self.casework.config, self.casework.spec
         count = estimate_clips(source, spec, config.decode)
-        video = VideoCase(source, targets=self._targets.get(source.id), expected_clips=count or 0)
+        video = VideoCase(source, targets=assignment.targets, expected_clips=count or 0)
         self.casework.videos[source.id] = video
         self.stats.expected_clips += count or 0
         peek: list[int] = []
@@ -178,18 +173,15 @@ class Coordinator:
         self._handle_events()
 
     def _end_run(self, error: ExplainError) -> None:
-        """Close what is open, then raise."""
-        self.outcomes.fatal = self.outcomes.fatal or error
-        self._has_closed = True
+        """Close what is open: going on is useless."""
+        self.error = self.error or error
         self.feed.close()
         self.scheduler.abandon()
         self._stop_by = self._clock()
 
-    def _patience(self, now: float) -> float:
-        if not self.feed.has_ended and self.scheduler.wants_video():
-            return 0.02
+    def _patience(self, now: float, timeout_s: float) -> float:
         wake = self.scheduler.next_wakeup(now)
-        return POLL_S if wake is None else min(max(wake - now, 0.001), POLL_S)
+        return timeout_s if wake is None else min(max(wake - now, 0.001), timeout_s)
 
     # --- tasks ---
 
@@ -252,7 +244,7 @@ class Coordinator:
             for event in self.scheduler.ledger.events
         ):
             self.stats.videos += 1
-            self.record.completed(summary)
+            self.outcomes.record.completed(summary)
 
     def _problem_with(self, task: Task, problem: Problem, now: float) -> None:
         _log.warning("stage=%s worker=%d seq=%d %s: %s", task.stage, task.worker, task.seq, problem.kind, problem.error)
@@ -295,5 +287,5 @@ class Coordinator:
                 self.outcomes.clip_given_up(case, source, event.failed_in)
         elif isinstance(event, VideoEnded):
             source = self.casework.videos.pop(event.video).source
-            is_cut = self.is_stopped or self.outcomes.fatal is not None
+            is_cut = self.is_stopped or self.error is not None
             self.outcomes.video_ended(source, is_complete=event.is_complete, is_cut=is_cut)

@@ -22,10 +22,21 @@ class FramesLostError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What the machines under an engine offer together, at this moment. `is_local`: this process alone."""
+
+    num_cpus: float
+    num_gpus: float = 0.0
+    custom: Mapping[str, float] = field(default_factory=dict)
+    is_local: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StagePlan:
     """A stage and its workers. `build` makes the stage where it runs; `report` says what the coordinator must know.
 
-    `threads`: how many torch may use in a process of its own; None leaves it alone.
+    `threads`: how many torch may use in a process of its own; None leaves it alone. `wanted`: how many workers a
+    capacity calls for, where their number follows the cluster. `stays_home`: on the coordinator's machine if it can.
     """
 
     name: StageName
@@ -34,6 +45,8 @@ class StagePlan:
     resources: Resources = field(default_factory=Resources)
     report: Callable[[Any], object] | None = None
     threads: int | None = None
+    wanted: Callable[[Capacity], int] | None = None
+    stays_home: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,6 +108,10 @@ Happening = Answer | WorkerUp | WorkerDown
 class Engine(Protocol):
     """Carries out requests somewhere else."""
 
+    def capacity(self) -> Capacity:
+        """What there is to work on."""
+        ...
+
     def start(self, plans: Sequence[StagePlan]) -> None:
         """Bring up the workers of these stages; `wait` tells when each is there."""
 
@@ -111,9 +128,6 @@ class Engine(Protocol):
     def memory(self) -> dict[str, int]:
         """Peak resident bytes of this process ("driver") and of every worker process that is there."""
         ...
-
-    def publish(self, metrics: Mapping[str, float]) -> None:
-        """Let those who watch the cluster see these figures (names as in `metrics.METRICS`)."""
 
     def close(self) -> None:
         """End all workers."""

@@ -57,6 +57,19 @@ class SourceFeed:
         self._returned.extendleft(reversed(seen))
         return total > seconds
 
+    def num_at_least(self, most: int) -> int:
+        """How many sources there are, or `most` if there are more; looks no further, and not for long."""
+        seen: list[VideoSource | Failure] = []
+        patience = 100  # tenths of a second
+        while len(seen) < most and not self.is_exhausted and patience:
+            item = self.poll(timeout_s=0.1)
+            if item is None:
+                patience -= 1
+            else:
+                seen.append(item)
+        self._returned.extendleft(reversed(seen))
+        return len(seen)
+
     @property
     def has_ended(self) -> bool:
         """Whether nothing will come any more."""

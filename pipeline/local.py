@@ -2,10 +2,11 @@
 
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.engine import Answer, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
+from pipeline.engine import Answer, Capacity, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
+from pipeline.topology import num_cpus
 from pipeline.work import StageName
 from pipeline.worker import StageWorker, peak_memory
 from stages.errors import ResourceError
@@ -29,6 +30,10 @@ class LocalEngine:
     def __init__(self) -> None:
         self._threads: dict[tuple[StageName, int], _Thread] = {}
         self._outbox: queue.SimpleQueue[tuple[_Thread | None, Happening]] = queue.SimpleQueue()
+
+    def capacity(self) -> Capacity:
+        """This process."""
+        return Capacity(num_cpus=num_cpus(), is_local=True)
 
     def start(self, plans: Sequence[StagePlan]) -> None:
         """Start a thread for every worker."""
@@ -67,9 +72,6 @@ class LocalEngine:
     def memory(self) -> dict[str, int]:
         """All threads live in the driver."""
         return {"driver": peak_memory()}
-
-    def publish(self, metrics: Mapping[str, float]) -> None:
-        """Nobody watches one process."""
 
     def close(self) -> None:
         """Let the threads end after what they are doing."""

@@ -7,10 +7,13 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+
+LogLine = tuple[float, int, str, str]  # when, level, logger, message
 
 _PAIR = re.compile(r"(?:^|\s)([a-z_]+)=(\S+)")
 _OURS = ("pipeline", "stages")
@@ -61,3 +64,33 @@ def logging_to(folder: Path, *, is_quiet: bool = False) -> Iterator[None]:
             for handler in handlers:
                 logger.removeHandler(handler)
         file.close()
+
+
+class LogTray(logging.Handler):
+    """Keeps what a process far from the run folder has to say until somebody fetches it; old lines go first."""
+
+    def __init__(self, most: int = 1000) -> None:
+        super().__init__(logging.INFO)
+        self._lines: deque[LogLine] = deque(maxlen=most)
+        for name in _OURS:
+            logger = logging.getLogger(name)
+            logger.setLevel(logging.INFO)
+            logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record as a line."""
+        self._lines.append((record.created, record.levelno, record.name, record.getMessage()))
+
+    def fetch(self) -> tuple[LogLine, ...]:
+        """The lines since the last call."""
+        lines = []
+        while self._lines:
+            lines.append(self._lines.popleft())
+        return tuple(lines)
+
+
+def log_again(lines: Iterable[LogLine], where: str) -> None:
+    """Say here what was said `where`, such as "worker=score-3"."""
+    for created, level, name, message in lines:
+        told = {"created": created, "levelno": level, "levelname": logging.getLevelName(level), "name": name}
+        logging.getLogger(name).handle(logging.makeLogRecord({**told, "msg": "%s %s", "args": (where, message)}))

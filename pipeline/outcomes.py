@@ -1,4 +1,4 @@
-"""How clips and videos end: what becomes a failure, and when failures end the run."""
+"""How clips and videos end, and what becomes a failure."""
 
 import logging
 from typing import Protocol
@@ -8,18 +8,17 @@ from pipeline.engine import Problem
 from pipeline.stats import Stats
 from pipeline.summaries import VideoSummary
 from pipeline.work import StageName
-from stages.errors import DecodeError, ExplainError, ResourceError
+from stages.errors import DecodeError, ResourceError
 from stages.records import Failure, VideoSource
 
 _log = logging.getLogger(__name__)
 
 
 class Record(Protocol):
-    """Where a run writes down what happens to its videos."""
+    """Where a coordinator says what happens to its videos."""
 
-    def opened(self, source: VideoSource) -> bool:
-        """A source is taken in; False when an earlier run has finished it."""
-        ...
+    def has_targets(self, video_id: str, targets: tuple[int, ...]) -> None:
+        """The classes to explain in this video are decided."""
 
     def completed(self, summary: VideoSummary) -> None:
         """A video is finished."""
@@ -27,16 +26,17 @@ class Record(Protocol):
     def failed(self, failure: Failure) -> None:
         """An input, or a part of it, could not be explained."""
 
+    def ended(self, video_id: str) -> None:
+        """Nothing more will happen to this video."""
+
 
 class Outcomes:
-    """Turns what was given up into records. `fatal`: why the run must end, once it must."""
+    """Turns what was given up into records."""
 
-    def __init__(self, record: Record, stats: Stats, *, max_failures: int | None) -> None:
+    def __init__(self, record: Record, stats: Stats) -> None:
         self.record = record
         self.stats = stats
-        self.fatal: ExplainError | None = None
         self.problem: Problem | None = None  # of the answer that is being dealt with
-        self._max_failures = max_failures
         self._has_failure: set[str] = set()
 
     def clip_given_up(self, case: ClipCase, source: VideoSource, stage: StageName) -> None:
@@ -56,24 +56,17 @@ class Outcomes:
             problem = self.problem or Problem(error=error, kind="ResourceError")
             self._fail_with(source, "sink" if self.problem else "decode", problem, None)
         self._has_failure.discard(source.id)
+        self.record.ended(source.id)
 
     def source_damaged(self, source: VideoSource, damage: str) -> None:
         """A source breaks off: what comes before is explained, and the failure says what is missing."""
         error = DecodeError(source.uri, damage, "copy it again from its origin, or explain it as it is")
         self._fail_with(source, "decode", Problem(error=error, kind="DecodeError"), None)
 
-    def fail(self, failure: Failure) -> None:
-        """Record a failure; too many of them are fatal."""
-        self.record.failed(failure)
-        self.stats.failures += 1
-        most = self._max_failures
-        if most is not None and self.stats.failures > most and self.fatal is None:
-            fact = f"more than {most} failures; the last: {failure.uri}: {failure.reason}"
-            self.fatal = ResourceError("the run", fact, "mend the inputs, or raise engine.max_failures")
-
     def _fail_with(self, source: VideoSource, stage: str, problem: Problem, clip_idx: int | None) -> None:
         self._has_failure.add(source.id)
-        self.fail(
+        self.stats.failures += 1
+        self.record.failed(
             Failure(
                 video_id=source.id,
                 uri=source.uri,

@@ -1,33 +1,31 @@
-"""A run from its first to its last line: folder, engine, coordinator, tables, report, manifest.
+"""A run from its first to its last line: folder, coordinators, dispatcher, tables, report, manifest.
 
 `run` starts one, `resume` goes on with one that was stopped or killed: what the journal holds is not asked again.
 """
 
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import merge_tables
-from pipeline.casework import Casework
 from pipeline.config import Config, make_config
-from pipeline.coordinator import Coordinator
-from pipeline.engine import Engine, Happening, WorkerDown, WorkerUp
-from pipeline.engines import limits_of, make_engine
+from pipeline.dispatcher import Dispatcher
+from pipeline.engines import make_fleet
 from pipeline.feed import SourceFeed
-from pipeline.journal_writer import BackgroundJournal
+from pipeline.fleet import Fleet
 from pipeline.logs import logging_to
 from pipeline.manifest import RunFolder, Status
 from pipeline.metrics import Published
-from pipeline.progress import ProgressView, make_view
+from pipeline.progress import make_view
 from pipeline.record import RunRecord
 from pipeline.report import write_report
-from pipeline.scheduler import Scheduler
 from pipeline.stats import Stats
-from pipeline.topology import ScorerReport, other_plans, scorer_plan
+from pipeline.topology import ScorerReport
 from stages.errors import ExplainError, ManifestError
 from stages.records import Failure
 from stages.targets import needs_scores, resolve_targets
@@ -91,49 +89,51 @@ def resume(path: str | Path, *, is_quiet: bool = False) -> RunSummary:
 def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceFeed, *, is_quiet: bool) -> RunSummary:
     stats, view = Stats(), make_view(is_quiet=is_quiet)
     status: Status = "failed"
-    engine: Engine | None = None
-    with logging_to(folder.path, is_quiet=is_quiet), closing(BackgroundJournal(folder.path / "journal")) as journal:
+    fleet: Fleet | None = None
+    dispatcher: Dispatcher | None = None
+    with logging_to(folder.path, is_quiet=is_quiet):
         try:
-            engine, is_local = make_engine(config, feed)
-            coordinator = _prepare(config, folder, record, journal, feed, engine, stats, view, is_local=is_local)
-            with _signals(coordinator):
-                coordinator.run()
-            journal.flush()
-            status = "stopped" if coordinator.is_stopped else "finished"
+            fleet = make_fleet(config, feed)
+            reports = fleet.start(config, str(folder.path.resolve()))
+            _write_down_model(config, folder, reports)
+            dispatcher = Dispatcher(
+                fleet,
+                len(reports),
+                feed,
+                record,
+                max_failures=config.engine.max_failures,
+                targets=record.targets(),
+                show=Published(view, fleet.publish).show,
+            )
+            with _signals(dispatcher):
+                dispatcher.run()
+            status = "stopped" if dispatcher.is_stopped else "finished"
         except KeyboardInterrupt:
             status = "stopped"
             raise
         finally:
             feed.close()
             view.close()
-            if engine is not None:
+            now = time.monotonic()
+            if dispatcher is not None:
+                stats = dispatcher.stats()
+            if fleet is not None:
                 with suppress(ExplainError):
-                    stats.memory = engine.memory()
-                engine.close()
-            figures = stats.summary(stats.ended or 0.0)
+                    stats.memory = fleet.memory()
+                fleet.close()
+            figures = stats.summary(now)
             _finish(folder, record, status, figures)
     return RunSummary(path=folder.path, status=status, failures=tuple(record.failures()), figures=figures)
 
 
-def _prepare(
-    config: Config,
-    folder: RunFolder,
-    record: RunRecord,
-    journal: BackgroundJournal,
-    feed: SourceFeed,
-    engine: Engine,
-    stats: Stats,
-    view: ProgressView,
-    *,
-    is_local: bool,
-) -> Coordinator:
-    """Bring up the scorers, learn from them what the box is, and build the rest on that."""
-    engine.start([scorer_plan(config, is_local=is_local)])
-    report, said = _first_scorer(engine)
+def _write_down_model(config: Config, folder: RunFolder, reports: Sequence[ScorerReport]) -> None:
+    """What the first scorers say of the box. Raises ManifestError and ConfigError before anything is asked of it."""
+    report = reports[0]
     spec = report.spec
     model = {"name": spec.name, "spec": spec.model_dump(mode="json"), "labels": list(spec.labels)}
     model |= {"weights_sha256": report.weights_sha256, "device": report.device, "warnings": list(report.warnings)}
-    folder.expect_same("the model", folder.manifest.model.get("weights_sha256"), report.weights_sha256)
+    for other in reports:
+        folder.expect_same("the model", folder.manifest.model.get("weights_sha256"), other.weights_sha256)
     folder.update(
         model=model, seeds={"run": config.seed}, decoder=config.decode.backend, substrate=config.score.substrate
     )
@@ -141,34 +141,6 @@ def _prepare(
         import numpy as np
 
         resolve_targets(config.target, np.zeros(len(spec.labels), np.float32), spec)  # a wrong name costs nothing yet
-    engine.start(other_plans(config, spec, is_local=is_local))
-    limits = limits_of(config, is_local=is_local)
-    clip_bytes = 3 * spec.clip_len * spec.height * spec.width
-    coordinator = Coordinator(
-        Casework(config, spec, journal, str(folder.path), record.has_targets),
-        Scheduler(limits, clip_bytes=clip_bytes, rows_per_clip=config.budget),
-        engine,
-        feed,
-        record,
-        stats,
-        targets=record.targets(),
-        show=Published(view, engine.publish).show,
-    )
-    for happening in said:
-        coordinator.take(happening)
-    return coordinator
-
-
-def _first_scorer(engine: Engine) -> tuple[ScorerReport, list[Happening]]:
-    said: list[Happening] = []
-    while True:
-        for happening in engine.wait(1.0):
-            said.append(happening)
-            if isinstance(happening, WorkerDown) and happening.problem is not None:
-                raise happening.problem.error
-        for happening in said:
-            if isinstance(happening, WorkerUp) and isinstance(happening.report, ScorerReport):
-                return happening.report, said
 
 
 def _finish(folder: RunFolder, record: RunRecord, status: Status, figures: Mapping[str, Any]) -> None:
@@ -188,7 +160,7 @@ def _finish(folder: RunFolder, record: RunRecord, status: Status, figures: Mappi
 
 
 @contextmanager
-def _signals(coordinator: Coordinator) -> Iterator[None]:
+def _signals(dispatcher: Dispatcher) -> Iterator[None]:
     """Ctrl-C and SIGTERM stop the run in good order; a third one ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -200,7 +172,7 @@ def _signals(coordinator: Coordinator) -> Iterator[None]:
         count += 1
         if count > 2:
             raise KeyboardInterrupt
-        coordinator.stop()
+        dispatcher.stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -44,9 +44,14 @@ class Scheduler:
 
     def wants_video(self) -> bool:
         """Whether another video may be opened now."""
-        if self.ledger.is_stopping or len(self.ledger.videos) >= 2 * self.limits.max_videos:
-            return False
-        return sum(video.is_streaming for video in self.ledger.videos.values()) < self.limits.max_videos
+        return self.num_wanted() > 0
+
+    def num_wanted(self) -> int:
+        """How many further videos may be opened now."""
+        if self.ledger.is_stopping:
+            return 0
+        streaming = sum(video.is_streaming for video in self.ledger.videos.values())
+        return min(self.limits.max_videos - streaming, 2 * self.limits.max_videos - len(self.ledger.videos))
 
     def add_video(self, name: str, *, peek: Iterable[int] = (), done: Iterable[int] = ()) -> None:
         """Open a video. `peek`: clips to look at before the target is known; `done`: clips found in the journal."""

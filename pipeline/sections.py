@@ -46,12 +46,15 @@ class WorkerResources(Settings):
     num_gpus: float | None = Field(
         default=None, ge=0, description="null: one for a scorer where there are GPUs, else none"
     )
-    custom: dict[str, float] = Field(default_factory=dict, description="Ray resource labels, such as {a100: 1}")
+    custom: dict[str, float] = Field(default_factory=dict, description="Ray's custom resources, such as {a100: 1}")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="labels that the node must have, such as {market-type: spot}"
+    )
 
     def resolve(self, default_gpus: float = 0.0) -> Resources:
         """The resources with the open number of GPUs filled in."""
         gpus = default_gpus if self.num_gpus is None else self.num_gpus
-        return Resources(num_cpus=self.num_cpus, num_gpus=gpus, custom=dict(self.custom))
+        return Resources(num_cpus=self.num_cpus, num_gpus=gpus, custom=dict(self.custom), labels=dict(self.labels))
 
 
 class StageResources(Settings):
@@ -61,6 +64,7 @@ class StageResources(Settings):
     score: WorkerResources = WorkerResources()
     refine: WorkerResources = WorkerResources()
     sink: WorkerResources = WorkerResources(num_cpus=0.5)
+    coordinator: WorkerResources = WorkerResources(num_cpus=0.5)
 
 
 class EngineConfig(Settings):
@@ -68,11 +72,21 @@ class EngineConfig(Settings):
 
     kind: EngineKind = Field(default="auto", description="auto: ray for more than a minute of video or with an address")
     address: str | None = Field(default=None, description="a Ray cluster to join: auto, or ray://HOST:PORT")
+    num_coordinators: int | None = Field(
+        default=None, ge=1, description="loops that share the videos; null: one for every 32 scorers"
+    )
     num_decoders: int | None = Field(default=None, ge=1, description="null: from the machine or the cluster")
-    num_scorers: int | None = Field(default=None, ge=1, description="null: one per GPU, or one on a machine without")
+    num_scorers: int | None = Field(
+        default=None,
+        ge=1,
+        description="null: one per GPU (or custom resource), as the cluster grows and shrinks; one without",
+    )
     num_refiners: int | None = Field(default=None, ge=1, description="null: from the machine or the cluster")
     num_sinks: int | None = Field(default=None, ge=1, description="writers of films and tables; null: from the machine")
     resources: StageResources = StageResources()
+    has_shared_folder: bool = Field(
+        default=False, description="every node sees the run folder: writers may be anywhere, not only with the driver"
+    )
     window_clips: int | None = Field(default=None, ge=1, description="clips in flight; null: measured while running")
     window_bytes: int = Field(default=1 * GIB, ge=1, description="bytes of decoded clips in flight")
     videos_in_flight: int = Field(default=4, ge=1, description="videos that are read at the same time")

@@ -1,7 +1,7 @@
 """What a run measures about itself: evaluations, how full the batches were, who worked how long, memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pipeline.batching import RowQueue
@@ -15,7 +15,6 @@ class Stats:
 
     began: float | None = None
     ended: float | None = None
-    num_scorers: int = 0
     bare_rates: dict[int, float] = field(default_factory=dict)  # by scorer
     evaluations: int = 0
     batches: int = 0
@@ -34,6 +33,18 @@ class Stats:
     most_clips: int = 0
     most_bytes: int = 0
     memory: Mapping[str, int] = field(default_factory=dict)
+
+    def plus(self, *others: "Stats") -> "Stats":
+        """These counters and others together; what each had at most, at whatever moment, is added up too."""
+        total = Stats(began=self.began, ended=self.ended, bare_rates=dict(self.bare_rates), memory=self.memory)
+        for one in (self, *others):
+            for name in _COUNTERS:
+                setattr(total, name, getattr(total, name) + getattr(one, name))
+            for stage, seconds in one.busy_s.items():
+                total.busy_s[stage] += seconds
+        for one in others:
+            total.bare_rates |= {len(total.bare_rates) + at: rate for at, rate in enumerate(one.bare_rates.values())}
+        return total
 
     def note(self, window: Window, rows: RowQueue) -> None:
         """How much is on its way now."""
@@ -85,3 +96,6 @@ class Stats:
             "most_bytes_in_flight": self.most_bytes,
             "peak_memory_bytes": dict(self.memory),
         }
+
+
+_COUNTERS = [one.name for one in fields(Stats) if one.type is int or one.type == "int"]

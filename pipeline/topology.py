@@ -7,13 +7,17 @@ of itself (its spec) is what the other stages are built from, so a model is load
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pipeline.config import Config
-from pipeline.engine import StagePlan
+from pipeline.engine import Capacity, StagePlan
 from pipeline.sections import ModelConfig
+from pipeline.work import StageName
 from pipeline.writing import WriteVideos
+from stages.base import Stage
 from stages.box import BlackBox, BoxSpec
 from stages.decode import Decode
 from stages.models import load_box
@@ -32,46 +36,70 @@ class ScorerReport:
     warnings: tuple[str, ...] = ()
 
 
-def scorer_plan(config: Config, *, is_local: bool) -> StagePlan:
-    """The scorers: one for each GPU, or one on a machine without."""
-    gpus = 0 if config.score.device.startswith("cpu") else num_gpus()
-    workers = config.engine.num_scorers or (1 if is_local else max(gpus, 1))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Part `index` of `count`: what one of several coordinators gets of the workers."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, total: int) -> int:
+        """How many of `total` fall to this part."""
+        return total // self.count + (self.index < total % self.count)
+
+
+def scorer_plan(config: Config, capacity: Capacity, share: Share = Share()) -> StagePlan:
+    """The scorers. Where their number follows from the cluster, it goes on following it."""
+    resources = config.engine.resources.score.resolve(1.0 if _uses_gpus(config, capacity) else 0.0)
+    workers = max(1, share.of(num_scorers(capacity, config=config)))
+    is_open = config.engine.num_scorers is None and not capacity.is_local
     return StagePlan(
         name="score",
         build=partial(build_score, config),
         workers=workers,
-        resources=config.engine.resources.score.resolve(1.0 if gpus else 0.0),
+        resources=resources,
         report=report_scorer,
-        threads=max(1, num_cpus() // workers) if not gpus else None,
+        threads=None if resources.num_gpus else max(int(resources.num_cpus), num_cpus() // workers),
+        wanted=partial(_scorers_of, config=config, share=share) if is_open else None,
     )
 
 
-def other_plans(config: Config, spec: BoxSpec, *, is_local: bool) -> tuple[StagePlan, ...]:
-    """Decode, refine and sink, for a box of this spec."""
+def num_scorers(capacity: Capacity, *, config: Config) -> int:
+    """All scorers of a run: as configured; else as many as GPUs (or the custom resources of a scorer) allow, or one."""
+    if config.engine.num_scorers is not None:
+        return config.engine.num_scorers
+    needs = config.engine.resources.score.resolve(1.0 if _uses_gpus(config, capacity) else 0.0)
+    if capacity.is_local or not (needs.num_gpus or needs.custom):
+        return 1
+    fits = [capacity.num_gpus / needs.num_gpus] if needs.num_gpus else []
+    fits += [capacity.custom.get(name, 0.0) / amount for name, amount in needs.custom.items() if amount]
+    return max(1, int(min(fits, default=1.0)))
+
+
+def other_plans(config: Config, spec: BoxSpec, capacity: Capacity, share: Share = Share()) -> tuple[StagePlan, ...]:
+    """Decode, refine and sink, for a box of this spec; a reader or writer for every few scorers by default."""
     engine, resources = config.engine, config.engine.resources
-    spare = 1 if is_local else max(1, min(4, num_cpus() // 4))
-    return (
+    wanted = max(4, num_scorers(capacity, config=config) // 4)
+    spare = 1 if capacity.is_local else max(1, min(wanted, int(capacity.num_cpus) // 4))
+
+    def count(configured: int | None, default: int) -> int:
+        return max(1, share.of(configured or default))
+
+    stages: tuple[tuple[StageName, Callable[[], Stage[Any, Any]], int], ...] = (
+        ("decode", partial(Decode, config.decode, spec), count(engine.num_decoders, spare)),
+        ("refine", partial(Refine, config.refine), count(engine.num_refiners, max(1, spare // 2))),
+        ("sink", WriteVideos, count(engine.num_sinks, max(1, spare // 2))),
+    )
+    return tuple(
         StagePlan(
-            name="decode",
-            build=partial(Decode, config.decode, spec),
-            workers=engine.num_decoders or spare,
-            resources=resources.decode.resolve(),
+            name=name,
+            build=build,
+            workers=workers,
+            resources=getattr(resources, name).resolve(),
             threads=1,
-        ),
-        StagePlan(
-            name="refine",
-            build=partial(Refine, config.refine),
-            workers=engine.num_refiners or max(1, spare // 2),
-            resources=resources.refine.resolve(),
-            threads=1,
-        ),
-        StagePlan(
-            name="sink",
-            build=WriteVideos,
-            workers=engine.num_sinks or max(1, spare // 2),
-            resources=resources.sink.resolve(),
-            threads=1,
-        ),
+            stays_home=name == "sink" and not engine.has_shared_folder,
+        )
+        for name, build, workers in stages
     )
 
 
@@ -95,6 +123,14 @@ def report_scorer(score: Score) -> ScorerReport:
         tuning=score.tune(),
         warnings=tuple(getattr(box, "warnings", ())),
     )
+
+
+def _uses_gpus(config: Config, capacity: Capacity) -> bool:
+    return capacity.num_gpus > 0 and not config.score.device.startswith("cpu")
+
+
+def _scorers_of(capacity: Capacity, *, config: Config, share: Share) -> int:
+    return share.of(num_scorers(capacity, config=config))
 
 
 def num_cpus() -> int:

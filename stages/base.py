@@ -18,11 +18,12 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one worker of a stage occupies. `num_gpus` may be a fraction; `custom` holds Ray resource labels."""
+    """What one worker of a stage occupies. `num_gpus` may be a fraction; `labels`: what its node must be."""
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     custom: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Stage(Protocol[RequestT, ResultT]):

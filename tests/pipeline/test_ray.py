@@ -34,16 +34,16 @@ def local_run(tmp_path_factory, scene):
 
 
 @pytest.fixture
-def engines(monkeypatch):
-    """The engines that runs make, so that a test can reach their actors."""
+def fleets(monkeypatch):
+    """The fleets that runs make, so that a test can reach their actors."""
     made = []
-    original = runner.make_engine
+    original = runner.make_fleet
 
     def make(*args):
         made.append(original(*args))
         return made[-1]
 
-    monkeypatch.setattr(runner, "make_engine", make)
+    monkeypatch.setattr(runner, "make_fleet", make)
     return made
 
 
@@ -59,7 +59,7 @@ def test_ray_and_threads_give_the_same_maps(tmp_path, scene, local_run, num_scor
 
 
 @pytest.mark.parametrize("stage", ["decode", "refine", "sink"])
-def test_an_actor_that_is_killed_costs_nothing_but_time(tmp_path, scene, local_run, engines, stage):
+def test_an_actor_that_is_killed_costs_nothing_but_time(tmp_path, scene, local_run, fleets, stage):
     killed = []
 
     def kill():
@@ -67,7 +67,7 @@ def test_an_actor_that_is_killed_costs_nothing_but_time(tmp_path, scene, local_r
             time.sleep(0.05)
             if (tmp_path / "run" / "journal" / "scene" / "000002.r0000.npz").exists():
                 killed.append(stage)
-                ray.kill(engines[0][0].actor(stage, 0))
+                ray.kill(fleets[0].hands(0)[stage, 0])
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
@@ -154,7 +154,7 @@ def test_requests_of_a_killed_actor_are_answered_as_lost_and_another_takes_its_p
     engine.start([StagePlan(name="score", build=fetching_stage())])
     _wait_for(engine, 1, WorkerUp)
     engine.submit(7, "score", 0, 60.0)
-    ray.kill(engine.actor("score", 0))
+    ray.kill(engine.hands()["score", 0])
     said = _wait_for(engine, 3, (Answer, WorkerDown, WorkerUp))
     (answer,) = [happening for happening in said if isinstance(happening, Answer)]
     assert (answer.seq, answer.problem.is_lost) == (7, True)

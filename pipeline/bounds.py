@@ -1,0 +1,50 @@
+"""The bounds that follow from the configuration: bytes of the object store, credits of a scheduler, processors asked."""
+
+import os
+
+from pipeline.config import Config
+from pipeline.engine import Capacity
+from pipeline.topology import Share, num_cpus, num_gpus
+from pipeline.window import Limits
+
+STORE_SHARE = 0.25  # of the machine's memory, for Ray's object store
+STORE_SLACK = 1.5  # the store holds the window and what is on its way out
+
+
+def store_bytes(config: Config) -> int:
+    """The size of Ray's object store: what the window can hold and some more, within the machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(min(STORE_SLACK * config.engine.window_bytes, STORE_SHARE * memory))
+
+
+def limits_of(config: Config, capacity: Capacity, share: Share) -> Limits:
+    """The bounds of one scheduler; several share the bytes."""
+    settings = config.engine
+    fits = (
+        settings.window_bytes
+        if capacity.is_local
+        else min(settings.window_bytes, int(store_bytes(config) / STORE_SLACK))
+    )
+    return Limits(
+        max_videos=settings.videos_in_flight,
+        max_clips=settings.window_clips,
+        max_bytes=max(fits // share.count, 1),
+        queued={"decode": 2, "score": settings.queued_batches, "refine": 2, "sink": 2},
+        deadline_s=settings.batch_deadline_s,
+        attempts=settings.retries + 1,
+        backoff_s=settings.backoff_s,
+        timeout_s={"score": settings.score_timeout_s},
+    )
+
+
+def cpus_asked(config: Config) -> float:
+    """What the actors occupy together, by their default counts."""
+    settings, spare = config.engine, max(1, min(4, num_cpus() // 4))
+    resources = settings.resources
+    return (
+        resources.coordinator.num_cpus
+        + resources.score.num_cpus * (settings.num_scorers or max(num_gpus(), 1))
+        + resources.decode.num_cpus * (settings.num_decoders or spare)
+        + resources.refine.num_cpus * (settings.num_refiners or spare)
+        + resources.sink.num_cpus * (settings.num_sinks or spare)
+    )

@@ -36,7 +36,7 @@ def cluster_capacity() -> Capacity:
     """What the nodes of the cluster offer together, to whomever."""
     import ray
 
-    found: dict[str, float] = ray.cluster_resources()
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     custom = {name: amount for name, amount in found.items() if name not in ("CPU", "GPU", "memory")}
     return Capacity(num_cpus=found.get("CPU", 0.0), num_gpus=found.get("GPU", 0.0), custom=custom)
 
@@ -54,7 +54,7 @@ def actor_options(resources: Resources, *, is_at_home: bool = False) -> dict[str
     }
     if resources.labels:
         options["label_selector"] = dict(resources.labels)
-    elif is_at_home and not ray.util.client.ray.is_connected():
+    elif is_at_home and not ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
         node = ray.get_runtime_context().get_node_id()
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
     return options

@@ -1,4 +1,4 @@
-"""The bounds that follow from the configuration: bytes of the object store, credits of a scheduler, processors asked."""
+"""The bounds that follow from the configuration: bytes of the object store, credits of a scheduler, processors."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The coordinators of a run, seen from its driver; `ray_fleet.py` has them in actors, here is the one beside threads."""
+"""The coordinators of a run, seen from its driver: here the one beside threads; `ray_fleet.py` has them in actors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol

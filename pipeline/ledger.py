@@ -127,7 +127,7 @@ class Ledger:
         return self.limits.backoff_s * 2.0 ** max(attempts - 1, 0)
 
     def _is_written_again(self, video: Video, job: Job) -> bool:
-        """Whether the journal will give what this job was about to; replays begin anew, since they come in clip order."""
+        """Whether the journal will give what this job was about to; replays begin anew, to come in clip order."""
         if job.purpose == "stream":
             return job.clip_idx < video.next_sink
         return job.purpose in ("verify", "replay")

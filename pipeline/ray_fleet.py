@@ -1,4 +1,4 @@
-"""Coordinators as Ray actors: each holds its share of the workers and of the videos; the driver only hands out and notes.
+"""Coordinators as Ray actors: each has its share of workers and of videos; the driver hands out and notes.
 
 Two calls are always on their way to every coordinator, so that it never waits for the driver. One that dies is built
 again, after the workers that it left behind have been ended: nobody else may be writing the films that it begins again.
@@ -17,6 +17,7 @@ from pipeline.logs import LogLine, LogTray
 from pipeline.metrics import METRICS
 from pipeline.shards import Order, Report, Shard, ShardPlan
 from pipeline.topology import ScorerReport, Share, num_scorers
+from pipeline.work import StageName
 from pipeline.worker import peak_memory
 from stages.errors import ExplainError, ResourceError
 
@@ -31,7 +32,7 @@ CLOSE_TIMEOUT_S = 20.0
 MAX_DEATHS = 5  # of one coordinator, without a report in between
 END_S = 10.0
 
-Hands = dict[tuple[str, int], Any]
+Hands = dict[tuple[StageName, int], Any]
 
 
 class _Coordinator:
@@ -200,9 +201,9 @@ class RayFleet:
         except self._ray.exceptions.RayError as error:
             return self._begin_again(index, post, error)
         if post.is_starting:
-            _, error, lines, post.hands = answer
+            _, refusal, lines, post.hands = answer
             post.is_starting = False
-            return Report(logs=lines, has_ended=error is not None, error=error)
+            return Report(logs=lines, has_ended=refusal is not None, error=refusal)
         report: Report
         report, post.hands = answer
         post.deaths = 0

@@ -79,7 +79,7 @@ class EngineConfig(Settings):
     num_scorers: int | None = Field(
         default=None,
         ge=1,
-        description="null: one per GPU (or custom resource), as the cluster grows and shrinks; one without",
+        description="null: one per GPU or custom resource, as the cluster grows and shrinks",
     )
     num_refiners: int | None = Field(default=None, ge=1, description="null: from the machine or the cluster")
     num_sinks: int | None = Field(default=None, ge=1, description="writers of films and tables; null: from the machine")

@@ -69,7 +69,8 @@ Saying = TargetsChosen | VideoSummary | Failure | VideoGone
 class Report:
     """What has happened in a shard since its last report.
 
-    `wants`: videos that it could begin now, besides the `num_assigned` it got; `error`: why it cannot go on; `is_lost`: it died, and a new one stands in its place.
+    `wants`: videos that it could begin now, besides the `num_assigned` it got; `error`: why it cannot go on; `is_lost`:
+    it died, and a new one stands in its place.
     """
 
     said: tuple[Saying, ...] = ()

@@ -21,9 +21,17 @@ class Product(Protocol):
         """There are no further frames."""
         ...
 
+    def abort(self) -> None:
+        """The video is not finished: leave what can be shown, and what spares the next attempt work."""
+        ...
+
+    def release(self) -> None:
+        """The video is finished: what a next attempt would have been spared is of no use any more."""
+        ...
+
 
 class FilmProduct:
-    """films/VIDEO.TARGET.mp4, written as frames come."""
+    """films/VIDEO.TARGET.mp4, written in segments as frames come and joined from them at the end."""
 
     def __init__(
         self,
@@ -45,9 +53,18 @@ class FilmProduct:
             self._writer.write(frame, pts_s)
 
     def close(self) -> None:
-        """End the film."""
+        """Join the film."""
         with writing(self._path):
-            self._writer.close()
+            self._writer.close(keep_segments=True)
+
+    def abort(self) -> None:
+        """Join what there is; finished segments stay."""
+        with writing(self._path):
+            self._writer.abort()
+
+    def release(self) -> None:
+        """Remove the segments."""
+        self._writer.clear()
 
 
 class PictureProduct:
@@ -70,11 +87,17 @@ class PictureProduct:
     def close(self) -> None:
         """Nothing is open."""
 
+    def abort(self) -> None:
+        """The picture appeared whole or not at all."""
+
+    def release(self) -> None:
+        """There is nothing beside the picture."""
+
 
 def open_product(
     path: Path, source: VideoSource, geometry: Geometry, caption: Caption, config: RenderConfig, backend: Backend
 ) -> Product:
-    """Start the film or picture of one target; what an earlier attempt left is replaced."""
+    """Start the film or picture of one target; what an earlier attempt left is replaced, but for a film's segments."""
     with writing(path):
         remove(path)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -116,6 +116,8 @@ class VideoSink:
         for part in self._parts.values():
             part.close()
         outputs = {path: hash_file(self._run.path / path) for target in self._targets for path in target.files}
+        for target in self._targets:
+            target.release()
         source = self.spec.source
         return VideoSummary(
             video_id=source.id,
@@ -130,12 +132,12 @@ class VideoSink:
         )
 
     def abort(self) -> None:
-        """Let go of all files, whatever state they are in; the next sink writes them anew."""
+        """Let go of all files, whatever state they are in; the next sink writes them anew, but for whole segments."""
         for part in self._parts.values():
             part.abort()
         for target in self._targets:
             try:
-                target.end_frames()
+                target.abort()
             except (ExplainError, OSError, ValueError) as error:
                 _log.warning("video=%s not closed: %s", self.spec.source.id, error)
 
@@ -231,6 +233,17 @@ class _TargetSink:
             self._is_open = False
             self._store.close()
             self._product.close()
+
+    def abort(self) -> None:
+        """The video is not finished."""
+        if self._is_open:
+            self._is_open = False
+            self._store.close()
+            self._product.abort()
+
+    def release(self) -> None:
+        """Everything of the video is written."""
+        self._product.release()
 
     def find_regions(self, num_verified: int, infos: dict[int, ClipInfo]) -> list[_Removal]:
         """All regions are known now; returns those to be removed for real, each in its strongest clip."""

@@ -1,60 +1,74 @@
-"""Where one frame of a film is composed: source pixels, words and strip in RGB, maps in YUV, then to the encoder."""
+"""Where one frame of a film is composed: source pixels, words and strip in RGB, maps in YUV, ready for the encoder."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Generator
 
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
-from stages.film_file import AudioFate, Encoding, FilmFile
 from stages.overlay import Layer
 from stages.panels import Layout, Panel
 from stages.records import VideoSource
-from stages.render import RenderConfig
 from stages.strip import Moment
-from stages.video_io import Frame
+from stages.video_io import Backend, Frame, read_frames
 
-MIN_SPAN_S = 2.0
+
+class Pictures:
+    """The source's frames, read in order; stretches that nobody asks for are jumped over where that is exact."""
+
+    def __init__(self, source: VideoSource, backend: Backend, *, can_seek: bool) -> None:
+        self._source, self._backend, self._can_seek = source, backend, can_seek
+        self._frames: Generator[Frame, None, None] | None = None
+        self._last_idx = -1
+        self._is_over = False
+
+    def at(self, frame_idx: int) -> Frame | None:
+        """A frame, which must lie behind the last one asked for; None when the source ends earlier."""
+        if self._is_over:
+            return None
+        if self._frames is None:
+            self._frames = read_frames(self._source, backend=self._backend, start_idx=frame_idx)
+        picture = next((frame for frame in self._frames if frame.idx == frame_idx), None)
+        self._last_idx, self._is_over = frame_idx, picture is None
+        return picture
+
+    def skip(self) -> None:
+        """The next frame lies further on."""
+        if self._can_seek:
+            self.close()
+
+    def end(self) -> None:
+        """The source is known to have no further frame."""
+        self._is_over = True
+
+    def is_over_after(self, frame_idx: int) -> bool:
+        """Whether there is no frame after this one."""
+        if self._last_idx < frame_idx:
+            self.at(frame_idx)
+        return self._is_over or self._frames is None or next(self._frames, None) is None
+
+    def close(self) -> None:
+        """Close the source."""
+        if self._frames is not None:
+            self._frames.close()
+        self._frames = None
 
 
 class Screen:
-    """Composes and encodes the frames of one film; opened when the scale is known."""
+    """Composes the frames of one film, one after the other, on one canvas."""
 
-    def __init__(
-        self,
-        path: Path,
-        source: VideoSource,
-        layout: Layout,
-        config: RenderConfig,
-        *,
-        fps: float,
-        frames: Iterator[Frame],
-        whole_span_s: tuple[float, float] | None,
-    ) -> None:
-        self._frames, self._fps = frames, fps
-        self.layout, self._config = layout, config
-        self._whole_span_s = whole_span_s
-        encoding = Encoding(width=layout.width, height=layout.height, fps=fps, crf=config.crf, preset=config.preset)
-        self._film = FilmFile(path, source, encoding)
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
         self._rgb = VideoFrame(layout.width, layout.height, "rgb24")
         self._canvas = _pixels(self._rgb, 3)
         self._convert = VideoReformatter()
-        self._last_s = 0.0
         layout.blank(self._canvas)
 
-    def picture(self, frame_idx: int) -> Frame | None:
-        """The source's frame, which must not lie before the last one asked for; None when the source ends earlier."""
-        return next((frame for frame in self._frames if frame.idx == frame_idx), None)
-
-    def span_around(self, now_s: float) -> tuple[float, float]:
-        """The seconds that the profile shows: the whole video if it is short, else a window around the playhead."""
-        half = max(self._config.look_ahead_s, MIN_SPAN_S / 2)
-        return self._whole_span_s or (now_s - half, now_s + half)
-
-    def show(self, picture: Frame, layers: list[tuple[Panel, Layer]], moment: Moment, *, is_seen: bool) -> None:
-        """Compose one frame and hand it to the encoder."""
+    def compose(
+        self, picture: Frame, layers: list[tuple[Panel, Layer]], moment: Moment, *, is_seen: bool
+    ) -> VideoFrame:
+        """The frame in YUV 4:2:0."""
         self.layout.paint(self._canvas, picture.rgb, is_seen=is_seen)
         self.layout.strip.draw(self.layout.strip_part(self._canvas), moment)
         yuv = self._convert.reformat(
@@ -73,14 +87,7 @@ class Screen:
             self.layout.overlay.draw_yuv(
                 y[rows, columns], u[half_rows, half_columns], v[half_rows, half_columns], layer
             )
-        self._film.write(yuv, picture.pts_s)
-        self._last_s = picture.pts_s
-
-    def close(self) -> AudioFate:
-        """End the film. Its sound ends with its last picture, or with the source when that has no further picture."""
-        is_at_end = next(self._frames, None) is None
-        self._film.close(None if is_at_end else self._last_s + 1 / self._fps)
-        return self._film.audio
+        return yuv
 
 
 def _plane(frame: VideoFrame, index: int) -> UInt8[np.ndarray, "h w"]:

@@ -167,7 +167,7 @@ def test_a_killed_driver_is_resumed_with_nothing_asked_twice(tmp_path, scene, un
 
 
 def expect_same_film(run_a: Path, run_b: Path) -> None:
-    """The films hold the same pictures: resuming draws them again from the journal, whole."""
+    """The films hold the same pictures: resuming draws what is missing from the journal."""
     import av
     import numpy as np
 

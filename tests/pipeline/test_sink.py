@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,6 +15,9 @@ from planted_run import OUTPUTS, answer, clip_info, run_sink, saliency, sink_spe
 from pipeline.artifacts import merge_tables, part_path
 from pipeline.files import hash_file
 from pipeline.sink import SinkSpec, VideoSink
+from stages import film
+from stages.screen import Screen
+from stages.video_io import Frame
 
 
 @pytest.fixture
@@ -141,6 +145,47 @@ def test_fed_again_after_a_crash_it_leaves_the_same_files(spec: SinkSpec) -> Non
     assert again.outputs[product] == first.outputs[product]
     assert hash_file(part_path(Path(spec.run), "frames", "v")) == table
     assert merge_tables(Path(spec.run), ["v"])["frames"] == 12
+
+
+def test_begun_again_it_draws_only_the_segments_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    compose = Screen.compose
+
+    def counted(screen: Screen, picture: Frame, *args: Any, **kwargs: Any) -> av.VideoFrame:
+        drawn.append(picture.idx)
+        return compose(screen, picture, *args, **kwargs)
+
+    monkeypatch.setattr(Screen, "compose", counted)
+    monkeypatch.setattr(film, "segment_frames", lambda fps: 4)
+    video = write_video(tmp_path / "v.mp4")
+    undisturbed = run_sink(sink_spec(tmp_path / "whole", video, look_ahead_s=0.15))
+    spec = sink_spec(tmp_path / "run", video, look_ahead_s=0.15)
+    killed = VideoSink(spec)
+    for clip_idx in range(3):
+        info = clip_info("v", clip_idx)
+        killed.add(info, [saliency(info)])
+    assert list((tmp_path / "run" / "films" / ".v.cat-1.segments").glob("0*.mp4"))
+    drawn.clear()
+    summary = run_sink(spec)
+    assert drawn == list(range(4, 12))
+    assert summary.outputs[summary.targets[0].product] == undisturbed.outputs[undisturbed.targets[0].product]
+    assert [path.name for path in (tmp_path / "run" / "films").iterdir()] == ["v.cat-1.mp4"]
+    del killed
+
+
+def test_until_a_video_is_closed_its_segments_stay(spec: SinkSpec) -> None:
+    for is_last in (False, True):
+        sink = VideoSink(spec)
+        for clip_idx in range(3):
+            info = clip_info("v", clip_idx)
+            sink.add(info, [saliency(info)])
+        questions = sink.finish(12)
+        if is_last:
+            sink.close([answer(question) for question in questions])
+        names = {path.name for path in (Path(spec.run) / "films").iterdir()}
+        assert names == {"v.cat-1.mp4"} if is_last else {"v.cat-1.mp4", ".v.cat-1.segments"}
 
 
 def test_names_from_outside_stay_inside(tmp_path: Path) -> None:

@@ -15,49 +15,19 @@ from typing import Any
 
 from pipeline.engine import Answer, Capacity, FramesLostError, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
 from pipeline.logs import LogLine, LogTray, log_again
+from pipeline.ray_cluster import actor_options, cluster_capacity, has_place, needs_of
 from pipeline.work import StageName
 from pipeline.worker import Outcome, StageWorker, peak_memory
-from stages.base import Resources
 from stages.errors import ResourceError
 from stages.records import Clip
 
 _log = logging.getLogger(__name__)
 
-# glibc gives large blocks back to the system after every forward pass unless told otherwise (DESIGN.md, section 7).
-WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 MAX_SETUP_DEATHS = 5
 RELAUNCH_S = 1.0  # after a death while setting up; doubles with each further one
 LOOK_EVERY_S = 2.0  # how often the size of the cluster is asked
 MEMORY_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 10.0
-
-
-def cluster_capacity() -> Capacity:
-    """What the nodes of the cluster offer together, to whomever."""
-    import ray
-
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    custom = {name: amount for name, amount in found.items() if name not in ("CPU", "GPU", "memory")}
-    return Capacity(num_cpus=found.get("CPU", 0.0), num_gpus=found.get("GPU", 0.0), custom=custom)
-
-
-def actor_options(resources: Resources, *, is_at_home: bool = False) -> dict[str, Any]:
-    """Ray's options for an actor that occupies this. `is_at_home`: on the node of this process if it fits there."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    options: dict[str, Any] = {
-        "num_cpus": resources.num_cpus,
-        "num_gpus": resources.num_gpus,
-        "resources": dict(resources.custom) or None,
-        "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
-    }
-    if resources.labels:
-        options["label_selector"] = dict(resources.labels)
-    elif is_at_home and not ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
-        node = ray.get_runtime_context().get_node_id()
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
-    return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +87,12 @@ class _Pending:
 class RayEngine:
     """Pools of actors on the cluster that this process has joined."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, startup_s: float = 300.0) -> None:
         import ray
 
         self._ray: Any = ray
+        self._startup_s = startup_s
+        self._since: dict[StageName, float] = {}  # when a stage was asked for
         self._actor_class = ray.remote(_Actor)
         self._slots: dict[tuple[StageName, int], _Slot] = {}
         self._pending: dict[Any, _Pending] = {}
@@ -138,6 +110,7 @@ class RayEngine:
         """Ask Ray for the actors."""
         for plan in plans:
             self._plans[plan.name] = plan
+            self._since[plan.name] = time.monotonic()
             for worker in range(plan.workers):
                 self._launch(_Slot(plan, worker))
 
@@ -215,6 +188,18 @@ class RayEngine:
         for plan in self._plans.values():
             if plan.wanted is not None:
                 self._resize(plan, max(1, plan.wanted(self.capacity())))
+            self._expect_place(plan, now)
+
+    def _expect_place(self, plan: StagePlan, now: float) -> None:
+        """Give up when no worker of a stage has found a node that is made for it in all the time."""
+        is_up = any(slot.is_up for (name, _), slot in self._slots.items() if name == plan.name)
+        if is_up or now < self._since[plan.name] + self._startup_s or has_place(plan.resources):
+            return
+        needs = needs_of(plan.resources)
+        remedy = f"mend engine.resources.{plan.name}, add such a node, or wait longer (engine.startup_s)"
+        error = ResourceError("the cluster", f"no node offers {needs} for a worker of {plan.name}", remedy)
+        self._said.append(WorkerDown(stage=plan.name, worker=0, problem=Problem(error=error, kind="ResourceError")))
+        self._since[plan.name] = now
 
     def _resize(self, plan: StagePlan, wanted: int) -> None:
         """More workers when there is room for them; those that have found no place any more are not waited for."""

@@ -1,11 +1,13 @@
 """Names and writes that cannot go wrong half-way: safe file names, atomic files, append-only lines, hashes."""
 
+import fcntl
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +137,35 @@ def hash_file(path: Path) -> str:
 def hash_json(content: Mapping[str, Any]) -> str:
     """SHA-256 of a JSON object, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class SoleWriter:
+    """The right to write what belongs to `name` in a run: one process at a time has it, until it gives it back or dies.
+
+    A writer whose coordinator died may live on for a moment; whoever comes next waits for it. Raises ResourceError when
+    it does not go away.
+    """
+
+    def __init__(self, run: Path, name: str, *, timeout_s: float = 60.0) -> None:
+        path = run / "parts" / f".{safe_name(name)}.lock"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a")
+        until = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    self._file.close()
+                    remedy = "end the other process, then run `heatreel resume`"
+                    raise ResourceError(name, "another process is writing its files", remedy) from error
+                time.sleep(0.05)
+
+    def give_back(self) -> None:
+        """Let the next one write; a second call does nothing."""
+        self._file.close()
 
 
 def remove(path: Path) -> None:

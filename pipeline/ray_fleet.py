@@ -40,7 +40,7 @@ class _Coordinator:
 
     def __init__(self, plan: ShardPlan) -> None:
         self._tray = LogTray()
-        self._engine = RayEngine()
+        self._engine = RayEngine(startup_s=plan.config.engine.startup_s)
         self._shard = Shard(plan, self._engine)
 
     def start(self) -> tuple[ScorerReport | None, ExplainError | None, tuple[LogLine, ...], Hands]:

@@ -102,4 +102,7 @@ class EngineConfig(Settings):
     max_failures: int | None = Field(
         default=None, ge=0, description="more failed inputs than this end the run; null: any"
     )
+    startup_s: float = Field(
+        default=300.0, gt=0, description="longest wait for a node that offers what a worker occupies"
+    )
     auto_ray_s: float = Field(default=60.0, ge=0, description="kind auto: seconds of video above which Ray is started")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts import MapStore, PartWriter, about_maps
-from pipeline.files import hash_file
+from pipeline.files import SoleWriter, hash_file
 from pipeline.manifest import RunFolder
 from pipeline.product import Product, open_product
 from pipeline.rows import clip_row, frame_row, region_row
@@ -67,6 +67,7 @@ class VideoSink:
         self.spec = spec
         self._run = RunFolder(Path(spec.run))
         video_id = spec.source.id
+        self._right = SoleWriter(self._run.path, video_id)
         self._parts = {table: PartWriter(self._run.path, table, video_id) for table in ("clips", "frames", "regions")}
         self._targets: tuple[_TargetSink, ...] = ()
         self._infos: dict[int, ClipInfo] = {}
@@ -118,6 +119,7 @@ class VideoSink:
         outputs = {path: hash_file(self._run.path / path) for target in self._targets for path in target.files}
         for target in self._targets:
             target.release()
+        self._right.give_back()
         source = self.spec.source
         return VideoSummary(
             video_id=source.id,
@@ -140,6 +142,7 @@ class VideoSink:
                 target.abort()
             except (ExplainError, OSError, ValueError) as error:
                 _log.warning("video=%s not closed: %s", self.spec.source.id, error)
+        self._right.give_back()
 
     def _open(self, info: ClipInfo, saliency: SaliencyMap) -> None:
         gt, gh, gw = saliency.mean.shape[1:]

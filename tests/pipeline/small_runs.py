@@ -5,6 +5,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
+import pytest
 
 from pipeline.config import Config, load_config
 from pipeline.results import read_explanations
@@ -67,3 +69,28 @@ def expect_equal(run_a: Path, run_b: Path, tolerance: float = 1e-5) -> None:
         for mine, yours in zip(*effects, strict=True):
             assert (mine is None) == (yours is None)
             assert mine is None or yours is None or abs(mine.log_odds_after - yours.log_odds_after) < 1e-4
+
+
+def expect_same_tables(run_a: Path, run_b: Path) -> None:
+    """The same rows in every table, but for the seconds that the box took."""
+    for table in ("clips", "frames", "regions"):
+        ours, theirs = (pq.read_table(run / f"{table}.parquet").to_pylist() for run in (run_a, run_b))
+        assert len(ours) == len(theirs)
+        for mine, yours in zip(ours, theirs, strict=True):
+            assert mine.keys() == yours.keys()
+            for name in mine.keys() - {"seconds"}:
+                expect_same_value(mine[name], yours[name], f"{table}.{name}")
+
+
+def expect_same_value(mine: object, yours: object, what: str) -> None:
+    if isinstance(mine, float):
+        assert mine == pytest.approx(yours, abs=1e-4, nan_ok=True), what
+    elif isinstance(mine, list) and isinstance(yours, list):
+        assert len(mine) == len(yours), what
+        for one, other in zip(mine, yours, strict=True):
+            expect_same_value(one, other, what)
+    elif isinstance(mine, tuple) and isinstance(yours, tuple):
+        for one, other in zip(mine, yours, strict=True):
+            expect_same_value(one, other, what)
+    else:
+        assert mine == yours, what

@@ -1,4 +1,4 @@
-"""Seeded fault trials on a real cluster of two nodes: whatever is killed, the run ends complete, as if undisturbed.
+"""Seeded fault trials on a real cluster: whatever is killed, the run ends complete, as if undisturbed.
 
 Every trial kills one thing at a random moment of a run (a random number of journalled rounds). Trials of one kind share
 a run where the run survives them. `pytest -s` prints the table: kind, trials, time lost.
@@ -6,13 +6,13 @@ a run where the run survives them. `pytest -s` prints the table: kind, trials, t
 
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from random import Random
 
 import pytest
-from small_runs import expect_equal, explain, write_scene
+from small_runs import expect_equal, expect_same_tables, explain, write_scene
+from trials import NUM_CLIPS, NUM_FRAMES, ON_RAY, Nodes, at_moments, moments, rounds_of, some_worker
 
 from pipeline import runner
 from pipeline.results import read_explanations
@@ -22,32 +22,15 @@ ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 TESTS = Path(__file__).parent
-STORE = 128 << 20
-BARE_S = 16 * 3 * 0.1 / 2  # what two scorers need for all batches on Ray
-NUM_FRAMES, NUM_CLIPS = 64, 16
+BARE_S = NUM_CLIPS * 3 * 0.1 / 2  # what two scorers need for all batches on Ray
 SETTINGS = {"box__sleep_s": 0.03, "engine__retries": 20}
-ON_RAY = {
-    "engine": "ray",
-    "box__sleep_s": 0.1,
-    "engine__retries": 20,
-    "engine__num_scorers": 2,
-    "engine__num_decoders": 1,
-    "engine__num_refiners": 1,
-    "engine__num_sinks": 1,
-}
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 6, "object_store_memory": STORE, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    made.add_node(num_cpus=6, object_store_memory=STORE)
-    ray.init(address=made.address, log_to_driver=False)
+def nodes():
+    made = Nodes()
     yield made
-    ray.shutdown()
-    made.shutdown()
+    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -65,72 +48,92 @@ def table():
     """kind -> (trials, seconds of these runs beyond what the sleeping box asks for), printed at the end."""
     rows: dict[str, tuple[int, float]] = {}
     yield rows
-    print("\n\nkind       trials  time lost per trial")
+    print("\n\nkind        trials  time lost per trial")
     for kind, (trials, lost_s) in rows.items():
-        print(f"{kind:10} {trials:6d}  {lost_s / trials:6.1f} s")
-    print(f"{'all':10} {sum(trials for trials, _ in rows.values()):6d}")
+        print(f"{kind:11} {trials:6d}  {lost_s / trials:6.1f} s")
+    print(f"{'all':11} {sum(trials for trials, _ in rows.values()):6d}")
 
 
 @pytest.fixture
-def engines(monkeypatch):
+def fleets(monkeypatch):
     made = []
-    original = runner.make_engine
+    original = runner.make_fleet
 
     def make(*args):
         made.append(original(*args))
         return made[-1]
 
-    monkeypatch.setattr(runner, "make_engine", make)
+    monkeypatch.setattr(runner, "make_fleet", make)
     return made
 
 
-def rounds_of(run: Path) -> int:
-    return len(list((run / "journal").glob("*/*.r*.npz")))
+def expect_undisturbed(undisturbed: Path, run: Path) -> None:
+    expect_equal(undisturbed, run, tolerance=1e-6)
+    expect_same_tables(undisturbed, run)
+    expect_same_film(undisturbed, run)
 
 
-def moments(seed: int, count: int) -> list[int]:
-    """Numbers of journalled rounds after which something is killed; the first half of a run, so that it is felt."""
-    return sorted(Random(seed).sample(range(1, NUM_CLIPS * 3 // 4), count))
+def note(table, kind: str, trials: int, lost_s: float) -> None:
+    before, before_s = table.get(kind, (0, 0.0))
+    table[kind] = before + trials, before_s + max(lost_s, 0.0)
 
 
-def killer(run: Path, at: list[int], kill) -> threading.Thread:
-    """Calls `kill(trial)` when the journal of `run` holds each of these numbers of rounds."""
-
-    def watch() -> None:
-        for trial, number in enumerate(at):
-            while rounds_of(run) < number:
-                time.sleep(0.02)
-            kill(trial)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
-
-
-@pytest.mark.parametrize(("stage", "seed"), [("score", 1), ("decode", 2), ("refine", 3)])
-def test_actors_killed_at_random_moments_cost_time_only(
-    tmp_path, scene, undisturbed, cluster, engines, table, stage, seed
+@pytest.mark.parametrize(
+    ("stage", "seed", "count"), [("score", 1, 3), ("decode", 2, 3), ("refine", 3, 2), ("sink", 4, 3)]
+)
+def test_workers_killed_at_random_moments_cost_time_only(
+    tmp_path, scene, undisturbed, nodes, fleets, table, stage, seed, count
 ):
     rng, killed = Random(seed), []
 
     def kill(trial: int) -> None:
-        engine = engines[-1][0]
-        up: list[object] = []
-        while not up:  # what was killed before comes back first, once the engine has noticed
-            slots = [slot for (name, _), slot in list(engine._slots.items()) if name == stage]
-            up = [slot.actor for slot in slots if slot.is_up and slot.actor not in killed]
-            time.sleep(0.01)
-        killed.append(rng.choice(up))
+        killed.append(some_worker(fleets[-1], stage, killed, rng))
         ray.kill(killed[-1])
 
-    watching = killer(tmp_path / "run", moments(seed, 4), kill)
+    watching = at_moments(tmp_path / "run", moments(seed, count), kill)
     summary = explain(tmp_path / "run", scene, **ON_RAY)
     watching.join(10)
     assert summary.exit_code == 0
-    assert len(killed) >= 3  # a run may end while the last one waits for an actor to come back
+    assert len(killed) >= count - 1  # a run may end while the last one waits for an actor to come back
     assert summary.figures["lost_workers"] >= len(killed) - 1  # the last one may have had nothing left to do
-    expect_equal(undisturbed.path, summary.path, tolerance=1e-6)
-    table[f"{stage} actor"] = len(killed), max(0.0, summary.figures["seconds"] - BARE_S)
+    expect_undisturbed(undisturbed.path, summary.path)
+    note(table, stage, len(killed), summary.figures["seconds"] - BARE_S)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_coordinators_killed_at_random_moments_cost_time_only(tmp_path, scene, undisturbed, nodes, fleets, table, seed):
+    killed = []
+
+    def kill(trial: int) -> None:
+        while fleets[-1].coordinator(0) in killed or not fleets[-1].hands(0):
+            time.sleep(0.02)
+        killed.append(fleets[-1].coordinator(0))
+        ray.kill(killed[-1])
+
+    watching = at_moments(tmp_path / "run", moments(seed, 2), kill)
+    summary = explain(tmp_path / "run", scene, **ON_RAY)
+    watching.join(10)
+    assert summary.exit_code == 0
+    assert summary.figures["lost_workers"] >= len(killed) >= 1
+    expect_undisturbed(undisturbed.path, summary.path)
+    note(table, "coordinator", len(killed), summary.figures["seconds"] - BARE_S)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nodes_killed_at_random_moments_cost_time_only(tmp_path, scene, undisturbed, nodes, fleets, table, seed):
+    killed = []
+
+    def kill(trial: int) -> None:
+        nodes.kill(Random(seed).randrange(2))
+        killed.append(trial)
+
+    watching = at_moments(tmp_path / "run", moments(seed, 1), kill)
+    summary = explain(tmp_path / "run", scene, **ON_RAY)
+    watching.join(60)
+    assert killed
+    assert summary.exit_code == 0
+    expect_undisturbed(undisturbed.path, summary.path)
+    note(table, "node", 1, summary.figures["seconds"] - BARE_S)
 
 
 def start_driver(run: Path, scene: Path, settings: dict[str, object]) -> subprocess.Popen[bytes]:
@@ -150,31 +153,39 @@ def kill_driver(run: Path, scene: Path, number: int, settings: dict[str, object]
         driver.wait()
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_killed_driver_is_resumed_with_nothing_asked_twice(tmp_path, scene, undisturbed, table, seed):
-    run = tmp_path / "run"
-    kill_driver(run, scene, Random(seed).randrange(1, NUM_CLIPS - 2), SETTINGS)
+def resume_and_compare(run: Path, undisturbed, table, kind: str) -> None:
     kept = rounds_of(run)
     began = time.monotonic()
     summary = resume(run, is_quiet=True)
     lost_s = time.monotonic() - began - undisturbed.figures["seconds"] * (1 - kept / NUM_CLIPS)
     assert summary.exit_code == 0
     assert summary.figures["replayed_clips"] >= kept - 1
-    expect_equal(undisturbed.path, summary.path, tolerance=1e-6)
-    expect_same_film(undisturbed.path, run)
-    trials, before_s = table.get("driver", (0, 0.0))
-    table["driver"] = trials + 1, before_s + max(lost_s, 0.0)
+    expect_undisturbed(undisturbed.path, run)
+    note(table, kind, 1, lost_s)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_killed_driver_is_resumed_with_nothing_asked_twice(tmp_path, scene, undisturbed, table, seed):
+    kill_driver(tmp_path / "run", scene, Random(seed).randrange(1, NUM_CLIPS - 2), SETTINGS)
+    resume_and_compare(tmp_path / "run", undisturbed, table, "driver")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_killed_driver_leaves_no_actor_of_its_run_behind(tmp_path, scene, undisturbed, nodes, table, seed):
+    settings = {**ON_RAY, "engine__address": nodes.cluster.address}
+    kill_driver(tmp_path / "run", scene, Random(seed).randrange(1, NUM_CLIPS // 2), settings)
+    resume_and_compare(tmp_path / "run", undisturbed, table, "ray driver")
 
 
 def expect_same_film(run_a: Path, run_b: Path) -> None:
-    """The films hold the same pictures: resuming draws what is missing from the journal."""
+    """The films hold the same pictures: resuming draws what is missing, and the film is whole."""
     import av
     import numpy as np
 
     pictures = []
     for run in (run_a, run_b):
         assert len(list(read_explanations(run))) == 1
-        (film,) = (run / "films").iterdir()
+        (film,) = (path for path in (run / "films").iterdir() if not path.name.startswith("."))
         with av.open(str(film)) as container:
             pictures.append(np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)]))
     assert pictures[0].shape == pictures[1].shape

@@ -1,0 +1,55 @@
+"""What a Ray cluster offers, and what an actor asks of it."""
+
+from typing import Any
+
+from pipeline.engine import Capacity
+from stages.base import Resources
+
+# glibc gives large blocks back to the system after every forward pass unless told otherwise (DESIGN.md, section 7).
+WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+
+
+def cluster_capacity() -> Capacity:
+    """What the nodes of the cluster offer together, to whomever."""
+    import ray
+
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    custom = {name: amount for name, amount in found.items() if name not in ("CPU", "GPU", "memory")}
+    return Capacity(num_cpus=found.get("CPU", 0.0), num_gpus=found.get("GPU", 0.0), custom=custom)
+
+
+def needs_of(resources: Resources) -> dict[str, float]:
+    """What an actor occupies, in Ray's names."""
+    own = {"CPU": resources.num_cpus, "GPU": resources.num_gpus, **resources.custom}
+    return {name: amount for name, amount in own.items() if amount}
+
+
+def has_place(resources: Resources) -> bool:
+    """Whether a node that is alive is made for such an actor, free or not."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return any(
+        all(node["Resources"].get(name, 0.0) >= amount for name, amount in needs_of(resources).items())
+        and all(node.get("Labels", {}).get(key) == value for key, value in resources.labels.items())
+        for node in alive
+    )
+
+
+def actor_options(resources: Resources, *, is_at_home: bool = False) -> dict[str, Any]:
+    """Ray's options for an actor that occupies this. `is_at_home`: on the node of this process if it fits there."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    options: dict[str, Any] = {
+        "num_cpus": resources.num_cpus,
+        "num_gpus": resources.num_gpus,
+        "resources": dict(resources.custom) or None,
+        "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
+    }
+    if resources.labels:
+        options["label_selector"] = dict(resources.labels)
+    elif is_at_home and not ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        node = ray.get_runtime_context().get_node_id()
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
+    return options

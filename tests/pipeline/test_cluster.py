@@ -1,0 +1,61 @@
+"""A run follows its cluster: scorers join when nodes do and leave with them; what cannot be placed is said."""
+
+import json
+import time
+
+import pytest
+from small_runs import expect_equal, explain, write_scene
+from trials import ON_RAY, Nodes, at_moments
+
+from stages.errors import ResourceError
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+WITH_BOXES = {
+    **{key: value for key, value in ON_RAY.items() if key != "engine__num_scorers"},
+    "engine__resources": {**ON_RAY["engine__resources"], "score": {"num_cpus": 0.5, "custom": {"box": 1}}},
+}
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    made = Nodes(1, resources={"box": 1})
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return write_scene(tmp_path_factory.mktemp("scene") / "scene.mp4", 96)
+
+
+def said(run, word: str) -> list[str]:
+    lines = (json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
+    return [line["message"] for line in lines if word in line["message"] and "stage=score" in line["message"]]
+
+
+def test_scorers_join_and_leave_with_the_nodes(tmp_path, scene, nodes):
+    local = explain(tmp_path / "local", scene)
+
+    def change(trial: int) -> None:
+        if trial == 0:
+            nodes.nodes.append(nodes.add(resources={"box": 2}))
+        else:
+            while not said(tmp_path / "run", "joins"):
+                time.sleep(0.1)
+            nodes.cluster.remove_node(nodes.nodes.pop(), allow_graceful=False)
+
+    watching = at_moments(tmp_path / "run", [2, 4], change)
+    summary = explain(tmp_path / "run", scene, **{**WITH_BOXES, "box__sleep_s": 0.4})
+    watching.join(30)
+    assert summary.exit_code == 0
+    assert len(said(tmp_path / "run", "joins")) == 2
+    assert len(said(tmp_path / "run", "leaves")) == 2
+    expect_equal(local.path, summary.path)
+
+
+def test_what_no_node_offers_is_named(tmp_path, scene, nodes):
+    resources = {**ON_RAY["engine__resources"], "score": {"num_cpus": 0.5, "custom": {"unicorn": 1}}}
+    with pytest.raises(ResourceError, match=r"no node .*unicorn.*engine\.resources\.score"):
+        explain(tmp_path / "run", scene, **{**ON_RAY, "engine__resources": resources, "engine__startup_s": 5})

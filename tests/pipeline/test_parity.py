@@ -1,0 +1,78 @@
+"""Maps do not depend on how the work was spread: engines, numbers of workers and coordinators, order of the answers."""
+
+from random import Random
+
+import pytest
+from small_runs import expect_equal, expect_same_tables, explain, write_scene
+
+from pipeline import fleet
+from pipeline.local import LocalEngine
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    return [write_scene(folder / f"scene{idx}.mp4", 24 + 8 * idx, seed=idx) for idx in range(3)]
+
+
+@pytest.fixture(scope="module")
+def local_run(tmp_path_factory, scenes):
+    return explain(tmp_path_factory.mktemp("runs") / "local", *scenes)
+
+
+class ShufflingEngine(LocalEngine):
+    """Holds answers back and gives them in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rng = Random(0)
+        self._held: list[object] = []
+
+    def wait(self, timeout_s):
+        self._held += super().wait(timeout_s)
+        self._rng.shuffle(self._held)
+        given = self._rng.randint(0, len(self._held))
+        found, self._held = self._held[:given], self._held[given:]
+        return found
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
+def test_answers_in_any_order_give_the_same_maps(tmp_path, scenes, local_run, monkeypatch, num_workers):
+    monkeypatch.setattr(fleet, "LocalEngine", ShufflingEngine)
+    counts = {f"engine__num_{kind}": num_workers for kind in ("scorers", "decoders", "refiners", "sinks")}
+    summary = explain(tmp_path / "run", *scenes, **counts)
+    assert summary.exit_code == 0
+    expect_equal(local_run.path, summary.path)
+    expect_same_tables(local_run.path, summary.path)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+class TestOnRay:
+    @pytest.fixture(scope="class", autouse=True)
+    def cluster(self):
+        ray = pytest.importorskip("ray")
+        ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+        yield
+        ray.shutdown()
+
+    @pytest.mark.parametrize("num_scorers", [1, 2, 5])
+    def test_any_number_of_actors_gives_the_same_maps(self, tmp_path, scenes, local_run, num_scorers):
+        # The box takes a moment, so that the answers of several scorers come back in another order.
+        summary = explain(
+            tmp_path / "run", *scenes, engine="ray", engine__num_scorers=num_scorers, box__sleep_s=0.02 * num_scorers
+        )
+        assert summary.exit_code == 0
+        expect_equal(local_run.path, summary.path)
+        expect_same_tables(local_run.path, summary.path)
+
+    def test_videos_sharded_over_coordinators_give_the_same_maps(self, tmp_path, scenes, local_run):
+        summary = explain(tmp_path / "run", *scenes, engine="ray", engine__num_scorers=2, engine__num_coordinators=2)
+        assert summary.exit_code == 0
+        assert {name for name in summary.figures["peak_memory_bytes"] if "coordinator" in name} == {
+            "0/coordinator",
+            "1/coordinator",
+        }
+        assert summary.figures["clips"] == 6 + 8 + 10
+        expect_equal(local_run.path, summary.path)
+        expect_same_tables(local_run.path, summary.path)

@@ -1,0 +1,88 @@
+"""What fault trials share: a cluster whose nodes can be killed, moments in a run, and who is killed at them."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+NUM_FRAMES, NUM_CLIPS = 64, 16
+STORE = 128 << 20
+# The dead are noticed within some seconds, not within a minute.
+QUICK = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 3000,
+    "health_check_failure_threshold": 5,
+}
+ON_RAY = {
+    "engine": "ray",
+    "box__sleep_s": 0.1,
+    "engine__retries": 20,
+    "engine__num_scorers": 2,
+    "engine__num_decoders": 1,
+    "engine__num_refiners": 1,
+    "engine__num_sinks": 1,
+    "engine__resources": {stage: {"num_cpus": 0.5} for stage in ("decode", "score", "refine", "sink", "coordinator")},
+}
+
+
+class Nodes:
+    """A head without processors, and nodes that do the work: any of them can be killed and replaced."""
+
+    def __init__(self, count: int = 2, **resources: Any) -> None:
+        import ray
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False, "_system_config": QUICK}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._resources = resources
+        self.nodes = [self.add() for _ in range(count)]
+        ray.init(address=self.cluster.address, log_to_driver=False)
+
+    def add(self, **resources: Any) -> Any:
+        return self.cluster.add_node(num_cpus=4, object_store_memory=STORE, **{**self._resources, **resources})
+
+    def kill(self, number: int) -> None:
+        """A node is gone from one moment to the next; another joins."""
+        self.cluster.remove_node(self.nodes.pop(number), allow_graceful=False)
+        self.nodes.append(self.add())
+
+    def close(self) -> None:
+        import ray
+
+        ray.shutdown()
+        self.cluster.shutdown()
+
+
+def rounds_of(run: Path) -> int:
+    return len(list((run / "journal").glob("*/*.r*.npz")))
+
+
+def moments(seed: int, count: int) -> list[int]:
+    """Numbers of journalled rounds after which something is killed; the first part of a run, so that it is felt."""
+    return sorted(Random(seed).sample(range(1, NUM_CLIPS * 3 // 4), count))
+
+
+def at_moments(run: Path, numbers: Sequence[int], kill: Callable[[int], None]) -> threading.Thread:
+    """Calls `kill(trial)` when the journal of `run` holds each of these numbers of rounds."""
+
+    def watch() -> None:
+        for trial, number in enumerate(numbers):
+            while rounds_of(run) < number:
+                time.sleep(0.02)
+            kill(trial)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def some_worker(fleet: Any, stage: str, but: Sequence[object], rng: Random) -> Any:
+    """The actor of a worker of this stage that is at work; waits for the one that replaces those in `but`."""
+    while True:
+        actors = [actor for (name, _), actor in fleet.hands(0).items() if name == stage and actor not in but]
+        if actors:
+            return rng.choice(actors)
+        time.sleep(0.02)

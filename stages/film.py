@@ -17,14 +17,13 @@ from stages.containers import PacketIndex
 from stages.evidence import EvidenceKind, decompose
 from stages.film_file import AudioFate
 from stages.panels import Layout, LayoutKind, layers_of
-from stages.pictures import is_picture
 from stages.records import FrameMap, Geometry, VideoSource, expect
 from stages.render import RenderConfig
 from stages.scale import Saturation, choose_scale
 from stages.screen import Screen
 from stages.strip import Caption, Moment, note_of
 from stages.timeline import Profile
-from stages.video_io import DEFAULT_FPS, Backend, packet_index, read_frames
+from stages.video_io import DEFAULT_FPS, Backend, is_container, packet_index, read_frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,9 +196,7 @@ class FilmWriter:
 
 
 def _index_of(source: VideoSource) -> PacketIndex | None:
-    if source.kind != "video" or is_picture(Path(source.uri)):
-        return None
-    return packet_index(source.uri, source.sha256)
+    return packet_index(source.uri, source.sha256) if is_container(source) else None
 
 
 def _unseen(like: FrameMap, frame_idx: int) -> FrameMap:

@@ -23,8 +23,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from stages.containers import open_container, open_stream
 from stages.errors import DecodeError
-from stages.pictures import is_picture
 from stages.records import VideoSource
+from stages.remote import local_copy
+from stages.video_io import is_container
 
 AudioFate = Literal["none", "copied", "re-encoded"]
 
@@ -107,12 +108,13 @@ class FilmFile:
 
     def _inspect(self, source: VideoSource) -> tuple[Fraction, _Audio | None]:
         """The video's time base, and the audio; a folder of frames or an animation has neither."""
-        if source.kind != "video" or is_picture(Path(source.uri)):
+        if not is_container(source):
             return DEFAULT_TIME_BASE, None
-        with open_container(source.uri) as container:
-            time_base = open_stream(container, source.uri).time_base or DEFAULT_TIME_BASE
+        path = str(self._stack.enter_context(local_copy(source.uri, source.sha256)))
+        with open_container(path) as container:
+            time_base = open_stream(container, path).time_base or DEFAULT_TIME_BASE
             has_audio = bool(container.streams.audio)
-        return time_base, _Audio(source.uri, self._stack) if has_audio else None
+        return time_base, _Audio(path, self._stack) if has_audio else None
 
     def _add_video(self, encoding: Encoding) -> av.VideoStream:
         rate = Fraction(encoding.fps).limit_denominator(100_000)

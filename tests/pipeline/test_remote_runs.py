@@ -80,3 +80,14 @@ def test_the_command_line_explains_into_a_store_and_names_it(site):
     again = CliRunner().invoke(app, ["explain", "flaky://in/*.mp4", "--model", model, *options])
     assert again.exit_code == 1
     assert "heatreel resume" in again.output
+
+
+@pytest.mark.ray
+def test_actors_share_one_local_copy_of_a_web_video(site, tmp_path):
+    pytest.importorskip("ray")
+    local = explain(tmp_path / "local", site.folder / "a.mp4")
+    sources = [f"{site.url}/a.mp4"]
+    remote = run(config(engine="ray", engine__num_decoders=2, engine__num_sinks=1), sources, URI, is_quiet=True)
+    assert remote.exit_code == 0
+    expect_equal(local.path, remote.path)
+    assert site.gets.count("a.mp4") == 1

@@ -18,9 +18,9 @@ def explain_in_memory(
     """Run into `out`, or into a temporary folder, and read the maps. Raises the first failure when there is no map."""
     config = load_config(options=settings)
     with tempfile.TemporaryDirectory(prefix="heatreel-") as temporary:
-        folder = Path(temporary) / "run" if out is None else Path(out)
+        folder = Path(temporary) / "run" if out is None else os.fspath(out)
         outcome = run(config, list(sources), folder, is_quiet=True)
-        explanations = list(read_explanations(folder))
+        explanations = list(read_explanations(outcome.path))
         if not explanations and outcome.failures:
             first = outcome.failures[0]
             raise ExplainError(first.uri, first.reason, first.remedy)

@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its URI.")]
 
 
 def main() -> None:
@@ -73,13 +73,14 @@ def demo(
         folder = out or opt.default_out("demo")
         sources = [str(shipped.clip_path())]
         outcome = run(settings, sources, folder, overwrite=overwrite, is_quiet=quiet or as_json, command=_command())
-        _finish(folder, outcome.exit_code, is_quiet=quiet, as_json=as_json, is_demo=True)
+        _finish(outcome.path, outcome.exit_code, folder, is_quiet=quiet, as_json=as_json, is_demo=True)
 
 
 @app.command()
 def explain(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE", help="Videos, pictures, folders, globs, list files.")
+        list[str],
+        typer.Argument(metavar="SOURCE", help="Videos, pictures, folders, globs, list files, or URIs of them."),
     ],
     model: opt.Model = None,
     weights: opt.Weights = None,
@@ -127,7 +128,7 @@ def explain(
 
         folder = out or opt.default_out(sources[0])
         outcome = run(settings, sources, folder, overwrite=overwrite, is_quiet=quiet or as_json, command=_command())
-        _finish(folder, outcome.exit_code, is_quiet=quiet, as_json=as_json)
+        _finish(outcome.path, outcome.exit_code, folder, is_quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -137,19 +138,21 @@ def resume(run: Run, quiet: opt.Quiet = False, as_json: opt.Json = False, debug:
         from pipeline.runner import resume as resume_run
 
         outcome = resume_run(run, is_quiet=quiet or as_json)
-        _finish(run, outcome.exit_code, is_quiet=quiet, as_json=as_json)
+        _finish(outcome.path, outcome.exit_code, run, is_quiet=quiet, as_json=as_json)
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")], debug: opt.Debug = False
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Folders or URIs of runs.")], debug: opt.Debug = False
 ) -> None:
     """Write the report page of runs again: report/index.html in each, to be read offline."""
     with _one_line_errors(debug):
+        from pipeline.mirror import mirrored
         from pipeline.report import write_report
 
         for run in runs:
-            typer.echo(write_report(run))
+            with mirrored(run, "add") as folder:
+                typer.echo(write_report(folder))
 
 
 @app.command()
@@ -157,9 +160,11 @@ def verify(run: Run, as_json: opt.Json = False, debug: opt.Debug = False) -> Non
     """Hash every file of a run again and recompute its maps from the journal, without the model."""
     with _one_line_errors(debug):
         from pipeline.cli_tables import print_verification
+        from pipeline.mirror import mirrored
         from pipeline.verify import verify_run
 
-        result = verify_run(run)
+        with mirrored(run, "read") as folder:
+            result = verify_run(folder)
         print_verification(result, as_json=as_json)
         if not result.is_ok:
             raise typer.Exit(EXIT_FAILED)
@@ -180,20 +185,22 @@ def evaluate(
         from pipeline.cli_tables import print_facts
         from pipeline.evaluation import NAME, Settings, evaluate_run
         from pipeline.evaluation_tables import print_evaluation
+        from pipeline.mirror import mirrored
 
         settings = Settings(num_clips=clips, steps=steps, substrate=substrate, masks=masks)
-        content = evaluate_run(run, settings)
+        with mirrored(run, "add") as folder:
+            content = evaluate_run(folder, settings)
         if as_json:
             print_facts(content, as_json=True)
         else:
             print_evaluation(content)
-            typer.echo(f"evaluation  {run / NAME}")
+            typer.echo(f"evaluation  {folder / NAME}")
 
 
 @app.command()
 def compare(
-    run_a: Annotated[Path, typer.Argument(metavar="A", help="The folder of a run.")],
-    run_b: Annotated[Path, typer.Argument(metavar="B", help="The folder of another run on the same inputs.")],
+    run_a: Annotated[str, typer.Argument(metavar="A", help="The folder of a run.")],
+    run_b: Annotated[str, typer.Argument(metavar="B", help="The folder of another run on the same inputs.")],
     as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -202,8 +209,10 @@ def compare(
         from pipeline.cli_tables import print_facts
         from pipeline.comparison import compare_runs
         from pipeline.evaluation_tables import print_comparison
+        from pipeline.mirror import mirrored
 
-        content = compare_runs(run_a, run_b)
+        with mirrored(run_a, "read") as a, mirrored(run_b, "read") as b:
+            content = compare_runs(a, b)
         if as_json:
             print_facts(content, as_json=True)
         else:
@@ -258,16 +267,16 @@ def _one_line_errors(is_debug: bool) -> Iterator[None]:
         raise typer.Exit(EXIT_STOPPED) from None
 
 
-def _finish(folder: Path, exit_code: int, *, is_quiet: bool, as_json: bool, is_demo: bool = False) -> None:
-    """Print what the run found and where it lies; leave with its exit code."""
+def _finish(folder: Path, exit_code: int, place: str, *, is_quiet: bool, as_json: bool, is_demo: bool = False) -> None:
+    """Print what the run found and where it lies; leave with its exit code. `place`: as the user names the run."""
     from pipeline import cli_tables
 
     if as_json:
-        cli_tables.print_json(folder, exit_code, is_demo=is_demo)
+        cli_tables.print_json(folder, exit_code, place, is_demo=is_demo)
     elif is_quiet:
-        cli_tables.print_paths(folder)
+        cli_tables.print_paths(folder, place)
     else:
-        cli_tables.print_outcome(folder, is_demo=is_demo)
+        cli_tables.print_outcome(folder, place, is_demo=is_demo)
     raise typer.Exit(exit_code)
 
 

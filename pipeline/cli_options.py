@@ -26,7 +26,9 @@ Device = Annotated[str | None, typer.Option(help="Where the model runs: auto, cp
 Seed = Annotated[int | None, typer.Option(help="Every random choice derives from it.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML settings; see configs/default.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; repeatable.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="The run folder.  [default: runs/NAME-TIMESTAMP]")]
+Out = Annotated[
+    str | None, typer.Option("--out", "-o", help="The run folder, or its URI.  [default: runs/NAME-TIMESTAMP]")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")]
 SideBySide = Annotated[bool, typer.Option("--side-by-side", help="Show the source next to the heat map.")]
 FromSeconds = Annotated[float | None, typer.Option("--from", help="Start of the part to explain, in seconds.")]
@@ -70,11 +72,12 @@ def read_config(path: Path | None, overrides: Sequence[str] | None, **options: o
     return load_config(path, options=given, overrides=overrides or ())
 
 
-def default_out(source: str) -> Path:
+def default_out(source: str) -> str:
     """runs/NAME-TIMESTAMP for the first source of a run."""
     from datetime import datetime
 
     from pipeline.files import safe_name
+    from stages.stores import name_of
 
-    name = safe_name(Path(source.rstrip("/*")).stem or "run")
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = safe_name(Path(name_of(source.rstrip("/*"))).stem or "run")
+    return str(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")

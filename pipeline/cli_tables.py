@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stages.errors import ExplainError
+from stages.stores import is_remote, name_of
 
 if TYPE_CHECKING:
     from pipeline.demo import DemoNumbers
@@ -31,8 +32,8 @@ def print_error(error: ExplainError) -> None:
     errors.print(f"[red]{escape(' '.join(str(error).split()))}[/red]")
 
 
-def print_outcome(folder: Path, *, is_demo: bool = False) -> None:
-    """What a person wants to know at the end of a run, and where the rest lies."""
+def print_outcome(folder: Path, place: str, *, is_demo: bool = False) -> None:
+    """What a person wants to know at the end of a run, and where the rest lies. `place`: as the user names the run."""
     from pipeline.manifest import RunFolder
 
     run = RunFolder.open(folder)
@@ -48,12 +49,12 @@ def print_outcome(folder: Path, *, is_demo: bool = False) -> None:
             console.print(f"{name}: {text}")
     _print_failures(run)
     if run.manifest.status == "stopped":
-        console.print(f"stopped before the end; go on with: heatreel resume {escape(str(folder))}")
-    print_paths(folder)
+        console.print(f"stopped before the end; go on with: heatreel resume {escape(place)}")
+    print_paths(folder, place)
 
 
-def print_paths(folder: Path) -> None:
-    """The films and pictures (some of them) and the report of a run, a path a line."""
+def print_paths(folder: Path, place: str) -> None:
+    """The films and pictures (some of them) and the report of a run, a path a line; and the URI that holds them too."""
     from pipeline.manifest import RunFolder
 
     films = [folder / target.product for summary in RunFolder.open(folder).summaries() for target in summary.targets]
@@ -63,9 +64,11 @@ def print_paths(folder: Path) -> None:
         console.print(f"        and {len(films) - MAX_FILMS} more in {escape(str(folder))}")
     report = folder / "report" / "index.html"
     console.print(f"report  {escape(str(report))}" if report.is_file() else f"run     {escape(str(folder))}")
+    if is_remote(place):
+        console.print(f"pushed  {escape(place)}")
 
 
-def print_json(folder: Path, exit_code: int, *, is_demo: bool = False) -> None:
+def print_json(folder: Path, exit_code: int, place: str, *, is_demo: bool = False) -> None:
     """The same for programs: one JSON object."""
     from dataclasses import asdict
 
@@ -75,6 +78,7 @@ def print_json(folder: Path, exit_code: int, *, is_demo: bool = False) -> None:
     manifest, summaries = run.manifest, list(run.summaries())
     content: dict[str, Any] = {
         "run": str(folder),
+        "place": place,
         "status": manifest.status,
         "exit_code": exit_code,
         "counts": manifest.counts,
@@ -136,7 +140,7 @@ def run_table(run: "RunFolder") -> Table:
             table.add_row("and more: see the report")
             break
         for target in summary.targets:
-            table.add_row(Path(summary.uri).name, *_target_cells(target))
+            table.add_row(name_of(summary.uri), *_target_cells(target))
     return table
 
 

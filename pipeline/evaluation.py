@@ -31,8 +31,9 @@ from stages.metrics import energy_in_mask, points_inside
 from stages.records import Clip, Explanation, VideoSource
 from stages.regrid import regrid
 from stages.score import Score
-from stages.sources import sha256_of
+from stages.sources import current_sha256
 from stages.statistics import bootstrap_interval, paired_p
+from stages.stores import name_of
 
 NAME = "evaluation.json"
 OURS = "map"
@@ -190,7 +191,7 @@ def mask_files(folder: Path, source: VideoSource, num_frames: int) -> list[Path]
 
     Raises ConfigError when there is not one for every frame.
     """
-    own = folder / Path(source.uri).stem
+    own = folder / Path(name_of(source.uri)).stem
     files = sorted((own if own.is_dir() else folder).glob("*.png"))
     if len(files) != num_frames:
         raise ConfigError(
@@ -224,9 +225,9 @@ def _maps_of(explanation: Explanation, clip: Clip) -> EvidenceMaps:
 
 
 def _expect_unchanged(source: VideoSource) -> None:
-    path = Path(source.uri)
-    if not path.exists() or sha256_of(path) != source.sha256:
-        fact = "is not there any more" if not path.exists() else "has changed since the run"
+    found = current_sha256(source.uri)
+    if found != source.sha256:
+        fact = "is not there any more" if found is None else "has changed since the run"
         raise ManifestError(source.uri, fact, "put the old one back, or explain it again")
 
 

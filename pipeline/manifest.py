@@ -36,7 +36,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Status = Literal["running", "finished", "stopped", "failed"]
 
 # All that a run writes; nothing else is ever deleted from the folder.
-_CONTENTS = (
+RUN_CONTENTS = (
     *("clips.parquet", "frames.parquet", "regions.parquet", "parts", "maps", "films", "pictures", "journal"),
     *("videos.jsonl", "failures.jsonl", "log.jsonl", "report", "evaluation.json", "manifest.json"),
 )
@@ -98,7 +98,7 @@ class RunFolder:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
             run._take_lock()
-            for name in _CONTENTS:
+            for name in RUN_CONTENTS:
                 if name != "manifest.json":  # last: until then the folder is still known as a run
                     remove(run.path / name)
             for name in ("maps", "journal", "parts"):

@@ -18,6 +18,7 @@ from pipeline.chart import make_profile, profile_svg
 from pipeline.files import atomic_file, remove, safe_name
 from pipeline.manifest import Manifest, RunFolder
 from pipeline.summaries import TargetSummary, VideoSummary
+from stages.stores import name_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -105,7 +106,7 @@ def _setting(config: Mapping[str, Any], section: str, name: str) -> object:
 def _overview(summary: VideoSummary, is_inline: bool) -> dict[str, Any]:
     name = safe_name(summary.video_id)
     return {
-        "name": Path(summary.uri).name or summary.video_id,
+        "name": name_of(summary.uri) or summary.video_id,
         "link": f"#{quote(name)}" if is_inline else f"videos/{quote(name)}.html",
         "summary": summary,
     }
@@ -114,7 +115,7 @@ def _overview(summary: VideoSummary, is_inline: bool) -> dict[str, Any]:
 def _video(run: RunFolder, summary: VideoSummary, root: str) -> dict[str, Any]:
     """One video for the template; `root` leads from the page to the run folder."""
     return {
-        "name": Path(summary.uri).name or summary.video_id,
+        "name": name_of(summary.uri) or summary.video_id,
         "anchor": safe_name(summary.video_id),
         "summary": summary,
         "targets": [_target(run, summary, target, root) for target in summary.targets],

@@ -21,6 +21,7 @@ from pipeline.fleet import Fleet
 from pipeline.logs import logging_to
 from pipeline.manifest import RunFolder, Status
 from pipeline.metrics import Published
+from pipeline.mirror import mirrored
 from pipeline.progress import make_view
 from pipeline.record import RunRecord
 from pipeline.report import write_report
@@ -35,7 +36,7 @@ EXIT_FINE, EXIT_FAILURES, EXIT_STOPPED = 0, 3, 130
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """How a run ended. `figures`: what it measured about itself (efficiency and so on)."""
+    """How a run ended. `figures`: what it measured about itself; `path`: its folder, the local one of a URI's."""
 
     path: Path
     status: Status
@@ -64,16 +65,23 @@ def run(
     Raises ManifestError for a folder that is taken, ConfigError for a wrong target, ModelError for a box that cannot be
     built, ResourceError when too much failed. Bad inputs raise nothing: they are the summary's failures.
     """
-    folder = RunFolder.create(
-        out, config.model_dump(mode="json"), overwrite=overwrite, fingerprint=config.fingerprint(), command=command
-    )
-    record = RunRecord(folder)
-    record.asked_for(sources)
-    return _execute(config, folder, record, SourceFeed(sources), is_quiet=is_quiet)
+    settings = config.model_dump(mode="json")
+    with mirrored(out, "new", overwrite=overwrite) as path:
+        folder = RunFolder.create(
+            path, settings, overwrite=overwrite, fingerprint=config.fingerprint(), command=command
+        )
+        record = RunRecord(folder)
+        record.asked_for(sources)
+        return _execute(config, folder, record, SourceFeed(sources), is_quiet=is_quiet)
 
 
 def resume(path: str | Path, *, is_quiet: bool = False) -> RunSummary:
     """Go on with the run in `path`. Raises ManifestError when an input, the weights or the config have changed."""
+    with mirrored(path, "resume") as work:
+        return _resume(work, is_quiet=is_quiet)
+
+
+def _resume(path: Path, *, is_quiet: bool) -> RunSummary:
     folder = RunFolder.open(path, write=True)
     manifest = folder.manifest
     config = make_config(manifest.config)
@@ -132,8 +140,9 @@ def _write_down_model(config: Config, folder: RunFolder, reports: Sequence[Score
     spec = report.spec
     model = {"name": spec.name, "spec": spec.model_dump(mode="json"), "labels": list(spec.labels)}
     model |= {"weights_sha256": report.weights_sha256, "device": report.device, "warnings": list(report.warnings)}
+    recorded = folder.manifest.model.get("weights_sha256") or report.weights_sha256
     for other in reports:
-        folder.expect_same("the model", folder.manifest.model.get("weights_sha256"), other.weights_sha256)
+        folder.expect_same("the model", recorded, other.weights_sha256)
     folder.update(
         model=model, seeds={"run": config.seed}, decoder=config.decode.backend, substrate=config.score.substrate
     )

@@ -1,6 +1,6 @@
 """Verify a run: hash its inputs and outputs again, and compute its maps again from the journal, without the model."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from stages.aggregate import Stitcher
 from stages.errors import ExplainError
 from stages.records import ClipInfo, Evidence, FrameMap, SaliencyMap
 from stages.refine import Refine, RefineConfig, RefineRequest
-from stages.sources import sha256_of
+from stages.sources import current_sha256
 
 TOLERANCE = 1e-6
 
@@ -143,7 +143,10 @@ class _Store:
 
 def _inputs(run: RunFolder) -> Iterator[Check]:
     for source in run.inputs().values():
-        yield _compare_hash("input", source.uri, Path(source.uri), source.sha256, sha256_of)
+        try:
+            yield _compare_hash("input", source.uri, current_sha256(source.uri), source.sha256)
+        except ExplainError as error:
+            yield Check(what="input", item=source.uri, is_ok=False, fact=error.fact)
 
 
 def _outputs(run: RunFolder) -> Iterator[Check]:
@@ -151,13 +154,14 @@ def _outputs(run: RunFolder) -> Iterator[Check]:
     if not recorded:  # the run did not end: what its videos wrote down must still hold
         recorded = {path: digest for summary in run.summaries() for path, digest in summary.outputs.items()}
     for name, digest in recorded.items():
-        yield _compare_hash("output", name, run.path / name, digest, hash_file)
+        path = run.path / name
+        yield _compare_hash("output", name, hash_file(path) if path.exists() else None, digest)
 
 
-def _compare_hash(what: str, item: str, path: Path, digest: str, hash_of: Callable[[Path], str]) -> Check:
-    if not path.exists():
+def _compare_hash(what: str, item: str, found: str | None, digest: str) -> Check:
+    if found is None:
         return Check(what=what, item=item, is_ok=False, fact="is not there any more")
-    is_same = hash_of(path) == digest
+    is_same = found == digest
     return Check(what=what, item=item, is_ok=is_same, fact="unchanged" if is_same else "has changed since the run")
 
 

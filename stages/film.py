@@ -20,7 +20,6 @@ from stages.film_file import Encoding, time_base_of
 from stages.film_sound import AudioFate
 from stages.film_summary import FilmSummary
 from stages.panels import Layout, LayoutKind, layers_of
-from stages.pictures import is_picture
 from stages.records import FrameMap, Geometry, VideoSource, expect
 from stages.reel import Reel
 from stages.render import RenderConfig
@@ -29,7 +28,7 @@ from stages.screen import Pictures, Screen
 from stages.segments import Segment, fingerprint, segment_frames
 from stages.strip import Caption, Moment, note_of
 from stages.ticks import Ticks
-from stages.video_io import DEFAULT_FPS, Backend, packet_index
+from stages.video_io import DEFAULT_FPS, Backend, is_container, packet_index
 
 __all__ = ["FilmSummary", "FilmWriter"]
 
@@ -286,9 +285,7 @@ class FilmWriter:
 
 
 def _index_of(source: VideoSource) -> PacketIndex | None:
-    if source.kind != "video" or is_picture(Path(source.uri)):
-        return None
-    return packet_index(source.uri, source.sha256)
+    return packet_index(source.uri, source.sha256) if is_container(source) else None
 
 
 def _unseen(like: FrameMap, frame_idx: int) -> FrameMap:

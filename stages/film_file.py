@@ -15,8 +15,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from stages.containers import open_container, open_stream
-from stages.pictures import is_picture
 from stages.records import VideoSource
+from stages.remote import local_copy
+from stages.video_io import is_container
 
 DEFAULT_TIME_BASE = Fraction(1, 90_000)
 MOV_FLAGS = "frag_keyframe+empty_moov+default_base_moof+delay_moov"
@@ -65,10 +66,10 @@ class Encoding:
 
 def time_base_of(source: VideoSource) -> Fraction:
     """The unit of the source's time stamps; a folder of frames or an animation has none of its own."""
-    if source.kind != "video" or is_picture(Path(source.uri)):
+    if not is_container(source):
         return DEFAULT_TIME_BASE
-    with open_container(source.uri) as container:
-        return open_stream(container, source.uri).time_base or DEFAULT_TIME_BASE
+    with local_copy(source.uri, source.sha256) as path, open_container(str(path)) as container:
+        return open_stream(container, str(path)).time_base or DEFAULT_TIME_BASE
 
 
 class SegmentFile:

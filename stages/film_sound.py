@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import av
@@ -16,8 +15,9 @@ from av.packet import Packet
 
 from stages.containers import open_container
 from stages.errors import DecodeError
-from stages.pictures import is_picture
 from stages.records import VideoSource
+from stages.remote import local_copy
+from stages.video_io import is_container
 
 AudioFate = Literal["none", "copied", "re-encoded"]
 
@@ -41,9 +41,10 @@ class Sound:
         self._packets: Iterator[Packet[Any]] = iter(())
         self._waiting: Packet[Any] | None = None
         self._encoder: AudioStream | None = None
-        if source.kind != "video" or is_picture(Path(source.uri)):
+        if not is_container(source):
             return
-        self._container = stack.enter_context(open_container(source.uri))
+        path = stack.enter_context(local_copy(source.uri, source.sha256))
+        self._container = stack.enter_context(open_container(str(path)))
         stream = cast(AudioStream | None, self._container.streams.best("audio"))
         if stream is None or stream.time_base is None:
             return

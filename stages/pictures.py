@@ -3,9 +3,10 @@
 EXIF orientation is obeyed. Transparent pixels are shown on white, as browsers show them on an empty page.
 """
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePath
 
 import numpy as np
 from jaxtyping import UInt8
@@ -101,7 +102,7 @@ def read_animation(path: Path, warn: Warn) -> Iterator[tuple[float, Picture]]:
             time_s += delay_ms / 1000 if delay_ms else DEFAULT_DELAY_S
 
 
-def frame_number(path: Path) -> int | None:
+def frame_number(path: PurePath) -> int | None:
     """The number at the end of a picture's name, or None."""
     digits = re.search(r"(\d+)$", path.stem)
     return int(digits[1]) if digits else None
@@ -113,11 +114,25 @@ def frame_files(folder: Path) -> list[Path]:
     A folder of frames holds two pictures or more, each numbered once, under one common name and with one suffix.
     """
     pictures = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "."]
+    return sorted(pictures, key=lambda path: frame_number(path) or 0) if is_numbered(pictures) else []
+
+
+def is_numbered(pictures: Sequence[PurePath]) -> bool:
+    """Whether the names of pictures are those of a folder of frames."""
     numbers = [frame_number(path) for path in pictures]
     names = {(re.sub(r"\d+$", "", path.stem), path.suffix.lower()) for path in pictures}
-    if len(pictures) < 2 or len(names) != 1 or None in numbers or len(set(numbers)) != len(numbers):
-        return []
-    return sorted(pictures, key=lambda path: frame_number(path) or 0)
+    return len(pictures) >= 2 and len(names) == 1 and None not in numbers and len(set(numbers)) == len(numbers)
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content, or of names and contents of a folder of frames."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in frame_files(path):
+            digest.update(f"{sha256_of(file)}  {file.name}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_folder(folder: Path, start_idx: int, warn: Warn) -> Iterator[Picture]:

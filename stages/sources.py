@@ -1,7 +1,7 @@
 """Finding inputs: what the user names on the command line becomes, lazily, one source after the other.
 
-In: files, folders, globs, list files. Out: URIs, then by `probe` a VideoSource each. Video or picture is found out
-from the content. Nothing that is wrong with one input stops the list: `probe` says what it is.
+In: files, folders, globs, list files, or URIs of them. Out: URIs, then by `probe` a VideoSource each. Video or picture
+is found out from the content. Nothing that is wrong with one input stops the list: `probe` says what it is.
 """
 
 import glob
@@ -9,6 +9,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -26,9 +27,13 @@ from stages.pictures import (
     open_image,
     read_animation,
     read_picture,
+    sha256_of,
     size_of,
 )
 from stages.records import VideoSource
+from stages.remote import newest
+from stages.remote_sources import list_store, read_list
+from stages.stores import is_remote, local_name, name_of
 
 VIDEO_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".asf"),
@@ -53,10 +58,11 @@ def find_sources(args: Sequence[str]) -> Iterator[str]:
                 yield uri
 
 
-def _expand(arg: str, lists: frozenset[Path]) -> Iterator[str]:
+def _expand(arg: str, lists: frozenset[str]) -> Iterator[str]:
+    arg = local_name(arg)
     path = Path(arg).expanduser()
-    if "://" in arg:  # remote stores open here, through fsspec, once they are supported; until then probe refuses them
-        yield arg
+    if is_remote(arg):
+        yield from _expand_remote(arg, lists)
     elif path.is_dir():
         found = False
         for uri in _walk(path):
@@ -65,8 +71,8 @@ def _expand(arg: str, lists: frozenset[Path]) -> Iterator[str]:
         if not found:
             yield str(path)
     elif path.suffix.lower() == LIST_SUFFIX and path.is_file():
-        if path.resolve() not in lists:
-            yield from _read_list(path, lists | {path.resolve()})
+        if str(path.resolve()) not in lists:
+            yield from _read_list(path, lists | {str(path.resolve())})
     elif not path.exists() and glob.has_magic(str(path)):
         matches = sorted(glob.glob(str(path), recursive=True))
         for match in matches or [arg]:
@@ -78,7 +84,21 @@ def _expand(arg: str, lists: frozenset[Path]) -> Iterator[str]:
         yield str(path)
 
 
-def _read_list(path: Path, lists: frozenset[Path]) -> Iterator[str]:
+def _expand_remote(uri: str, lists: frozenset[str]) -> Iterator[str]:
+    if not name_of(uri).lower().endswith(LIST_SUFFIX):
+        yield from list_store(uri, frozenset(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
+    elif uri not in lists:
+        try:
+            entries = read_list(uri)
+        except DecodeError:
+            entries = []
+        for entry in entries:
+            yield from _expand(entry, lists | {uri})
+        if not entries:
+            yield uri
+
+
+def _read_list(path: Path, lists: frozenset[str]) -> Iterator[str]:
     with path.open(encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             entry = line.strip().removeprefix("\ufeff")
@@ -108,7 +128,7 @@ def unique_id(uri: str, taken: set[str]) -> str:
     The stem of the file, or parent_folder for a folder; on a collision a short hash of the URI follows. Names that
     differ in case alone count as equal, because file systems may think so.
     """
-    path = Path(uri)
+    path = Path(name_of(uri)) if is_remote(uri) else Path(uri)
     stem = "_".join(path.parts[-2:]) if path.is_dir() else path.stem
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")[:80] or "source"
@@ -125,10 +145,11 @@ def probe(uri: str, video_id: str | None = None) -> VideoSource:
 
     Raises DecodeError for whatever cannot be explained: missing, empty, text, audio only, a folder without media.
     """
-    path = Path(uri)
     name = video_id or unique_id(uri, set())
-    if "://" in uri:
-        raise DecodeError(uri, "remote sources cannot be read yet", "copy it to a local disk")
+    if is_remote(uri):
+        with newest(uri) as copy:
+            return replace(probe(str(copy), name), uri=uri)
+    path = Path(local_name(uri))
     if not path.exists():
         is_pattern = glob.has_magic(uri)
         fact = "no file matches the pattern" if is_pattern else "there is no such file or folder"
@@ -143,15 +164,13 @@ def probe(uri: str, video_id: str | None = None) -> VideoSource:
         raise DecodeError(uri, "reading it is not permitted", "change its permissions or the user") from None
 
 
-def sha256_of(path: Path) -> str:
-    """Hash of a file's content, or of names and contents of a folder of frames."""
-    if path.is_dir():
-        digest = hashlib.sha256()
-        for file in frame_files(path):
-            digest.update(f"{sha256_of(file)}  {file.name}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def current_sha256(uri: str) -> str | None:
+    """Hash of what a source is now, or None when it is not there. Raises DecodeError when its store does not say."""
+    if is_remote(uri):
+        with newest(uri) as copy:
+            return sha256_of(copy)
+    path = Path(uri)
+    return sha256_of(path) if path.exists() else None
 
 
 def _probe_folder(path: Path, name: str) -> VideoSource:

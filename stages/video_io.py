@@ -8,7 +8,7 @@ warning. Starting at a later frame gives exactly the frames that reading from th
 import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,8 @@ from stages.containers import video_streams as real_streams
 from stages.errors import DecodeError
 from stages.pictures import Damage, Warn, is_picture, read_animation, read_folder, read_picture
 from stages.records import VideoSource
+from stages.remote import local_copy
+from stages.stores import is_remote
 
 Backend = Literal["pyav", "decord"]
 DEFAULT_FPS = 25.0  # only for frames without any time stamp and rate
@@ -49,6 +51,16 @@ def read_frames(
     Jumps to `start_idx` where the container can be trusted, else decodes up to it. Raises DecodeError when the source
     cannot be opened, or when it is read from its start and no frame decodes.
     """
+    if not is_remote(source.uri):
+        yield from _read_local(source, backend, start_idx, on_warning)
+        return
+    with local_copy(source.uri, source.sha256) as path:
+        yield from _read_local(replace(source, uri=str(path)), backend, start_idx, on_warning)
+
+
+def _read_local(
+    source: VideoSource, backend: Backend, start_idx: int, on_warning: Warn | None
+) -> Generator[Frame, None, None]:
     warn = on_warning or _log_warning(source.id)
     path = Path(source.uri)
     fps = source.fps or DEFAULT_FPS
@@ -92,7 +104,7 @@ def find_frame(source: VideoSource, at_s: float) -> int:
     if at_s <= 0 or source.kind == "image":
         return 0
     index = None
-    if source.kind == "video" and not is_picture(Path(source.uri)):
+    if is_container(source):
         index = packet_index(source.uri, source.sha256)
     if index is not None and index.is_seekable:
         times = (index.pts - index.pts[0]) * float(index.time_base)
@@ -108,9 +120,20 @@ def find_frame(source: VideoSource, at_s: float) -> int:
 
 
 @lru_cache(maxsize=8)
-def packet_index(uri: str, _sha256: str) -> PacketIndex | None:
+def packet_index(uri: str, sha256: str) -> PacketIndex | None:
     """The packet index of a file, kept for the last few files (a few bytes per frame)."""
-    return index_packets(uri)
+    if not is_remote(uri):
+        return index_packets(uri)
+    with local_copy(uri, sha256) as path:
+        return index_packets(str(path))
+
+
+def is_container(source: VideoSource) -> bool:
+    """Whether the source is read from a video container; else it is a picture, an animation or a folder of frames."""
+    if source.kind != "video":
+        return False
+    with local_copy(source.uri, source.sha256) as path:
+        return not is_picture(path)
 
 
 def to_rgb24(frame: VideoFrame, turn: Turn, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w c"]:

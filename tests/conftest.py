@@ -19,3 +19,13 @@ def shared_data() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip(f"no real models and clips in {folder}; set {DATA_VARIABLE} to the folder that holds them")
     return folder
+
+
+@pytest.fixture
+def store_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, and no waiting between attempts."""
+    monkeypatch.setenv("HEATREEL_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("HEATREEL_WORK_DIR", raising=False)
+    monkeypatch.delenv("HEATREEL_CACHE_GB", raising=False)
+    monkeypatch.setattr("stages.stores.BACKOFF_S", 0.001)
+    return tmp_path / "cache"

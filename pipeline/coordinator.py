@@ -35,7 +35,7 @@ from pipeline.work import (
     VideoEnded,
 )
 from stages.decode import estimate_clips
-from stages.errors import ConfigError, ExplainError
+from stages.errors import ConfigError, DiskFullError, ExplainError
 from stages.records import VideoSource
 from stages.targets import needs_scores
 
@@ -250,7 +250,7 @@ class Coordinator:
         _log.warning("stage=%s worker=%d seq=%d %s: %s", task.stage, task.worker, task.seq, problem.kind, problem.error)
         if problem.trace:
             _log.debug("seq=%d\n%s", task.seq, problem.trace)
-        if isinstance(problem.error, ConfigError):
+        if isinstance(problem.error, ConfigError | DiskFullError):
             self._end_run(problem.error)
             return
         self.stats.retries += 1

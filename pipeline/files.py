@@ -1,5 +1,6 @@
 """Names and writes that cannot go wrong half-way: safe file names, atomic files, append-only lines, hashes."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stages.errors import ResourceError
+from stages.errors import DiskFullError, ResourceError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LOOKS_HASHED = re.compile(r"-[0-9a-f]{8}$")
@@ -53,8 +54,10 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free some space and run `heatreel resume`" if error.errno == 28 else "check the folder's permissions"
-        raise ResourceError(str(path), f"cannot be written ({error.strerror or error})", remedy) from error
+        fact = f"cannot be written ({error.strerror or error})"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(str(path), fact, "free some space and run `heatreel resume`") from error
+        raise ResourceError(str(path), fact, "check the folder's permissions") from error
 
 
 @contextmanager

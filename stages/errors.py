@@ -51,3 +51,7 @@ class ManifestError(ExplainError):
 
 class ResourceError(ExplainError):
     """Memory, disk or an actor gave out."""
+
+
+class DiskFullError(ResourceError):
+    """There is no room to write. It concerns every video, not only the one at hand."""

@@ -36,6 +36,8 @@ class Quadrants:
         time.sleep(self.sleep_s)
         if self.fault == "now and then" and self.calls % self.every == 0:
             raise RuntimeError("out of sorts")
+        if self.fault == "out of memory" and len(frames) > self.every:
+            raise torch.OutOfMemoryError("the device is full")
         if self.fault == "black" and bool((frames.amax((2, 3, 4)) < 0.02).any()):
             raise RuntimeError("will not look at black frames")
         if self.fault in ("hang", "die", "interrupt") and self.calls > self.every and not self.marker.exists():

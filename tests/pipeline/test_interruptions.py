@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -49,6 +50,30 @@ def test_a_full_disk_ends_the_run_with_the_way_out_and_resuming_asks_only_what_i
     assert summary.exit_code == 0
     assert summary.figures["replayed_clips"] == 4
     assert summary.figures["evaluations"] == 6 * 24  # of ten clips; the target was known
+    expect_equal(undisturbed.path, summary.path, tolerance=1e-6)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own that is soon full, and can be made larger."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full_ends_the_run_and_with_more_room_it_goes_on(scene, undisturbed, small_disk):
+    run = small_disk / "run"
+    with pytest.raises(ResourceError, match="No space left"):
+        explain(run, scene, engine__window_clips=2)
+    subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+    kept = len(list((run / "journal").rglob("*.npz")))
+    summary = resume(run, is_quiet=True)
+    assert summary.exit_code == 0
+    assert summary.figures["replayed_clips"] == kept
     expect_equal(undisturbed.path, summary.path, tolerance=1e-6)
 
 

@@ -77,6 +77,13 @@ def test_a_clip_on_which_the_box_always_fails_is_left_out(tmp_path):
     assert explanation.is_seen[16:].all()
 
 
+def test_a_device_without_memory_for_a_batch_is_given_smaller_ones(tmp_path, scene, undisturbed):
+    again = explain(tmp_path / "run", scene, box__fault="out of memory", box__every=3)
+    assert again.exit_code == 0
+    assert "out_of_memory" in (tmp_path / "run" / "log.jsonl").read_text()
+    expect_equal(undisturbed.path, again.path)
+
+
 def test_a_box_that_hangs_is_given_up_and_asked_again(tmp_path, scene, undisturbed):
     again = explain(
         tmp_path / "run", scene, box__fault="hang", box__marker=tmp_path, engine__score_timeout_s=1.0, engine__retries=9

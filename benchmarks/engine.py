@@ -91,9 +91,15 @@ def ceiling(seconds_hint: int = 400) -> dict[str, float]:
 
 
 def ray_engine() -> Engine:
+    import ray
+
     from pipeline.actors import RayEngine
 
-    return RayEngine(store_bytes=128 << 20, num_cpus=2)
+    if not ray.is_initialized():
+        ray.init(
+            address="local", include_dashboard=False, num_cpus=2, object_store_memory=128 << 20, log_to_driver=False
+        )
+    return RayEngine()
 
 
 def row(kind: str, engine: str, way: str, load: Load, figures: dict[str, float]) -> dict[str, object]:

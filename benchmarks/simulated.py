@@ -5,7 +5,8 @@ Scheduler, coordinator, casework, journal and engines are the real ones.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from pipeline.casework import Casework
 from pipeline.config import load_config
-from pipeline.coordinator import Coordinator
+from pipeline.coordinator import Assignment, Coordinator, Feed
 from pipeline.engine import Engine, StagePlan, WorkerUp
 from pipeline.journal_writer import BackgroundJournal
 from pipeline.scheduler import Scheduler
@@ -162,32 +163,23 @@ class SimulatedSink(SimulatedStage):
         return SinkResult(summary=summary)
 
 
-class Sources:
-    """A feed of videos that do not exist."""
-
-    def __init__(self, load: Load) -> None:
-        self._sources: Iterator[VideoSource] = (
-            VideoSource(
-                id=f"v{idx:04d}",
-                uri=f"simulated/{idx}",
-                kind="video",
-                sha256="0" * 64,
-                height=16,
-                width=16,
-                fps=25.0,
-                num_frames=STRIDE * (load.clips_per_video - 1) + CLIP_SHAPE[0],
-            )
-            for idx in range(load.videos)
+def sources(load: Load) -> Feed:
+    """Videos that do not exist."""
+    num_frames = STRIDE * (load.clips_per_video - 1) + CLIP_SHAPE[0]
+    made = (
+        VideoSource(
+            id=f"v{idx:04d}",
+            uri=f"simulated/{idx}",
+            kind="video",
+            sha256="0" * 64,
+            height=16,
+            width=16,
+            fps=25.0,
+            num_frames=num_frames,
         )
-        self.has_ended = False
-
-    def poll(self) -> VideoSource | None:
-        source = next(self._sources, None)
-        self.has_ended = source is None
-        return source
-
-    def close(self) -> None:
-        self.has_ended = True
+        for idx in range(load.videos)
+    )
+    return Feed(waiting=deque(Assignment(source=source) for source in made), has_ended=True)
 
 
 class Nowhere:
@@ -197,8 +189,11 @@ class Nowhere:
         self.completed_ids: list[str] = []
         self.failures: list[Failure] = []
 
-    def opened(self, source: VideoSource) -> bool:
-        return True
+    def has_targets(self, video_id: str, targets: tuple[int, ...]) -> None:
+        pass
+
+    def ended(self, video_id: str) -> None:
+        pass
 
     def completed(self, summary: VideoSummary) -> None:
         self.completed_ids.append(summary.video_id)
@@ -249,12 +244,12 @@ def drive(load: Load, engine: Engine, folder: Path, limits: Limits, scheduler_cl
     stages = plans(load)
     engine.start(stages)
     journal = BackgroundJournal(folder / "journal")
-    stats, record = Stats(num_scorers=load.scorers), Nowhere()
+    stats, record = Stats(), Nowhere()
     coordinator = Coordinator(
         Casework(config, spec, journal, str(folder)),
         scheduler_class(limits, clip_bytes=int(np.prod(CLIP_SHAPE)), rows_per_clip=load.bank_rows),
         engine,
-        Sources(load),  # type: ignore[arg-type]  # has what the coordinator asks of a feed
+        sources(load),
         record,
         stats,
     )
@@ -264,12 +259,15 @@ def drive(load: Load, engine: Engine, folder: Path, limits: Limits, scheduler_cl
             coordinator.take(happening)
             missing -= isinstance(happening, WorkerUp)
     samples: list[tuple[float, int]] = []
-    coordinator._show = lambda stats, now: samples.append((now, stats.evaluations))
     stats.began = time.monotonic()
     started = time.process_time()
-    coordinator.run()
+    while not coordinator.step():
+        samples.append((time.monotonic(), stats.evaluations))
+    ended = time.monotonic()
     journal.close()
-    figures = stats.summary(stats.ended or 0.0)
+    if coordinator.error is not None:
+        raise coordinator.error
+    figures = stats.summary(ended)
     figures["steady_efficiency"] = steady_rate(samples, load) / (load.bare_rate * load.scorers)
     figures["coordinator_cpu_share"] = (time.process_time() - started) / figures["seconds"]
     figures["batches"] = stats.batches

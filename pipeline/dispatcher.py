@@ -143,6 +143,8 @@ class Dispatcher:
                 return False
             if is_new:
                 self._assign(min(hungry, key=lambda shard: len(shard.open)), item)
+        if self._num_stops or self._fatal:
+            return False
         for index, shard in enumerate(self._shards):
             if not shard.told_no_more:
                 shard.told_no_more = True

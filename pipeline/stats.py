@@ -11,10 +11,9 @@ from pipeline.work import STAGES, StageName
 
 @dataclass(slots=True)
 class Stats:
-    """Counters of a run. Times are of the coordinator's clock; `began` is when the first scorer was ready."""
+    """Counters of a run. Times are of the coordinator's clock; `began` is when the scorers were ready."""
 
     began: float | None = None
-    ended: float | None = None
     bare_rates: dict[int, float] = field(default_factory=dict)  # by scorer
     evaluations: int = 0
     batches: int = 0
@@ -36,7 +35,7 @@ class Stats:
 
     def plus(self, *others: "Stats") -> "Stats":
         """These counters and others together; what each had at most, at whatever moment, is added up too."""
-        total = Stats(began=self.began, ended=self.ended, bare_rates=dict(self.bare_rates), memory=self.memory)
+        total = Stats(began=self.began, bare_rates=dict(self.bare_rates), memory=self.memory)
         for one in (self, *others):
             for name in _COUNTERS:
                 setattr(total, name, getattr(total, name) + getattr(one, name))

@@ -52,7 +52,7 @@ def test_the_dashboard_shows_every_metric():
 @pytest.mark.slow
 def test_ray_exports_them_for_prometheus():
     ray = pytest.importorskip("ray")
-    from pipeline.actors import RayEngine
+    from pipeline.ray_fleet import RayFleet
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -65,11 +65,11 @@ def test_ray_exports_them_for_prometheus():
         object_store_memory=80 << 20,
         _metrics_export_port=port,
     )
-    engine = RayEngine()
+    fleet = RayFleet(address=None, store_bytes=80 << 20, num_cpus=1, num_videos=1)
     try:
         page, deadline = "", time.monotonic() + 90
         while "ray_heatreel_rows_waiting" not in page and time.monotonic() < deadline:
-            engine.publish(metrics_of(working_stats(), 10.0))
+            fleet.publish(metrics_of(working_stats(), 10.0))
             time.sleep(1.0)
             try:
                 page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
@@ -78,5 +78,5 @@ def test_ray_exports_them_for_prometheus():
         (line,) = [line for line in page.splitlines() if line.startswith("ray_heatreel_rows_waiting{")]
         assert float(line.split()[-1]) == 64
     finally:
-        engine.close()
+        fleet.close()
         ray.shutdown()

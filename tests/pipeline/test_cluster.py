@@ -5,7 +5,7 @@ import time
 
 import pytest
 from small_runs import expect_equal, explain, write_scene
-from trials import ON_RAY, Nodes, at_moments
+from trials import ON_RAY, Nodes, run_with_accidents
 
 from stages.errors import ResourceError
 
@@ -46,9 +46,8 @@ def test_scorers_join_and_leave_with_the_nodes(tmp_path, scene, nodes):
                 time.sleep(0.1)
             nodes.cluster.remove_node(nodes.nodes.pop(), allow_graceful=False)
 
-    watching = at_moments(tmp_path / "run", [2, 4], change)
-    summary = explain(tmp_path / "run", scene, **{**WITH_BOXES, "box__sleep_s": 0.4})
-    watching.join(30)
+    run, settings = tmp_path / "run", {**WITH_BOXES, "box__sleep_s": 0.4}
+    summary = run_with_accidents(lambda: explain(run, scene, **settings), run, [2, 4], change)
     assert summary.exit_code == 0
     assert len(said(tmp_path / "run", "joins")) == 2
     assert len(said(tmp_path / "run", "leaves")) == 2

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 from small_runs import expect_equal, expect_same_tables, explain, write_scene
-from trials import NUM_CLIPS, NUM_FRAMES, ON_RAY, Nodes, at_moments, moments, rounds_of, some_worker
+from trials import NUM_CLIPS, NUM_FRAMES, ON_RAY, Nodes, moments, rounds_of, run_with_accidents, some_worker
 
 from pipeline import runner
 from pipeline.results import read_explanations
@@ -90,9 +90,8 @@ def test_workers_killed_at_random_moments_cost_time_only(
         killed.append(some_worker(fleets[-1], stage, killed, rng))
         ray.kill(killed[-1])
 
-    watching = at_moments(tmp_path / "run", moments(seed, count), kill)
-    summary = explain(tmp_path / "run", scene, **ON_RAY)
-    watching.join(10)
+    run = tmp_path / "run"
+    summary = run_with_accidents(lambda: explain(run, scene, **ON_RAY), run, moments(seed, count), kill)
     assert summary.exit_code == 0
     assert len(killed) >= count - 1  # a run may end while the last one waits for an actor to come back
     assert summary.figures["lost_workers"] >= len(killed) - 1  # the last one may have had nothing left to do
@@ -110,9 +109,8 @@ def test_coordinators_killed_at_random_moments_cost_time_only(tmp_path, scene, u
         killed.append(fleets[-1].coordinator(0))
         ray.kill(killed[-1])
 
-    watching = at_moments(tmp_path / "run", moments(seed, 2), kill)
-    summary = explain(tmp_path / "run", scene, **ON_RAY)
-    watching.join(10)
+    run = tmp_path / "run"
+    summary = run_with_accidents(lambda: explain(run, scene, **ON_RAY), run, moments(seed, 2), kill)
     assert summary.exit_code == 0
     assert summary.figures["lost_workers"] >= len(killed) >= 1
     expect_undisturbed(undisturbed.path, summary.path)
@@ -127,9 +125,8 @@ def test_nodes_killed_at_random_moments_cost_time_only(tmp_path, scene, undistur
         nodes.kill(Random(seed).randrange(2))
         killed.append(trial)
 
-    watching = at_moments(tmp_path / "run", moments(seed, 1), kill)
-    summary = explain(tmp_path / "run", scene, **ON_RAY)
-    watching.join(60)
+    run = tmp_path / "run"
+    summary = run_with_accidents(lambda: explain(run, scene, **ON_RAY), run, moments(seed, 1), kill)
     assert killed
     assert summary.exit_code == 0
     expect_undisturbed(undisturbed.path, summary.path)

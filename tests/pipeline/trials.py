@@ -1,8 +1,8 @@
 """What fault trials share: a cluster whose nodes can be killed, moments in a run, and who is killed at them."""
 
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -65,18 +65,21 @@ def moments(seed: int, count: int) -> list[int]:
     return sorted(Random(seed).sample(range(1, NUM_CLIPS * 3 // 4), count))
 
 
-def at_moments(run: Path, numbers: Sequence[int], kill: Callable[[int], None]) -> threading.Thread:
-    """Calls `kill(trial)` when the journal of `run` holds each of these numbers of rounds."""
+def run_with_accidents(
+    explain: Callable[[], Any], run: Path, numbers: Sequence[int], kill: Callable[[int], None]
+) -> Any:
+    """Explains in a thread; calls `kill(trial)` in this one when the journal of `run` holds each of these rounds.
 
-    def watch() -> None:
+    Nodes can be added by the main thread only.
+    """
+    with ThreadPoolExecutor(1) as threads:
+        summary = threads.submit(explain)
         for trial, number in enumerate(numbers):
-            while rounds_of(run) < number:
+            while rounds_of(run) < number and not summary.done():
                 time.sleep(0.02)
-            kill(trial)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
+            if not summary.done():
+                kill(trial)
+        return summary.result()
 
 
 def some_worker(fleet: Any, stage: str, but: Sequence[object], rng: Random) -> Any:

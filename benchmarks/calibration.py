@@ -43,7 +43,7 @@ CUTS = (("bikes.mp4", (71, 132, 237)), ("nasa_13013.mp4", (197,)))
 BUDGETS = (64, 128, 256)
 FRESH = 200
 # A picture network is slow here: fewer masks of a fit, fewer fresh ones, a few of the pictures and one sequence.
-SLOW_BUDGETS, SLOW_FRESH, PICTURES = (64, 128), 100, 4
+SLOW_BUDGETS, SLOW_FRESH, PICTURES = (64, 128), 100, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -212,13 +212,13 @@ def main() -> None:
     start = time.monotonic()
     rows = [
         cover(case, budget)
-        for case in cases(2 if args.quick else 10, args.data)
+        for case in cases(2 if args.quick else 8, args.data)
         for budget in BUDGETS
         if budget <= len(case.fit.masks[0])
     ]
     print_coverage(rows)
-    noise = noise_verdicts(4 if args.quick else 60)
-    planted = planted_verdicts(4 if args.quick else 210)
+    noise = noise_verdicts(4 if args.quick else 40)
+    planted = planted_verdicts(4 if args.quick else 200)
     for kind, by_budget in noise.items():
         print(f"{kind:22} called reliable: " + ", ".join(f"{a} of {b} at {n}" for n, (a, b) in by_budget.items()))
     print(f"{'planted':22} called reliable: " + ", ".join(f"{a} of {b} at {n}" for n, (a, b) in planted.items()))

@@ -12,6 +12,7 @@ that the thresholds of `stages/refine.py` were set on are not among them.
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -31,7 +32,7 @@ from stages.masks import NUM_ANCHORS, grid_for
 from stages.models import load_box
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import OUTPUTS, Clip, Evidence, Scores
-from stages.refine import INTERVAL, Refine, RefineConfig, RefineRequest
+from stages.refine import INTERVAL, MIN_STD, Refine, RefineConfig, RefineRequest
 from stages.score import Score, ScoreConfig
 from stages.single import score_clip
 from stages.sources import probe
@@ -87,7 +88,11 @@ def cover(case: Case, budget: int) -> Coverage:
     return Coverage(
         model=case.model,
         budget=budget,
-        covered={name: float(inside[:, o].mean()) for o, name in enumerate(OUTPUTS)},
+        # What never moves has nothing to be covered: no rival, no noise, hence a constant LSE_N.
+        covered={
+            name: float(inside[:, o].mean()) if truth[:, o].std() > MIN_STD else math.nan
+            for o, name in enumerate(OUTPUTS)
+        },
         left_out={name: float(left_out[:, o].mean()) for o, name in enumerate(OUTPUTS)},
         r2=float(1 - (error**2).sum() / max(((truth[:, net] - truth[:, net].mean()) ** 2).sum(), 1e-300)),
         width=float((error / np.sqrt(var[:, net])).std()),
@@ -198,7 +203,7 @@ def print_coverage(rows: list[Coverage]) -> None:
             ]
             for row in chosen
         ]
-        means = " ".join(f"{value:8.3f}" for value in np.mean(columns, axis=0))
+        means = " ".join(f"{value:8.3f}" for value in np.nanmean(columns, axis=0))
         print(f"{model:24} {budget:5} {len(chosen):5} {means}", flush=True)
 
 

@@ -58,9 +58,9 @@ class Planted:
         logits = torch.zeros(len(frames), self.num_classes)
         for k, place, gain in self.parts:
             logits[:, k] += gain * kept[(slice(None), *place)].mean((1, 2, 3))
-        if self.bend:
-            logits = self.bend * torch.tanh(logits / self.bend)
-        return logits + self.noise_std * torch.randn(logits.shape, generator=self.noise)
+        # Noise before the bend: a box that is saturated is quiet as well, so that its evidence is not drowned.
+        logits = logits + self.noise_std * torch.randn(logits.shape, generator=self.noise)
+        return self.bend * torch.tanh(logits / self.bend) if self.bend else logits
 
     def score(self) -> Score:
         found = Score(ScoreConfig.model_validate({"device": "cpu", "substrate": "mean"}), lambda: self)

@@ -24,6 +24,7 @@ from stages.pictures import Damage
 from stages.records import ClipId, ClipInfo, MaskBatch, VideoSource
 from stages.refine import RefineRequest, RefineResult
 from stages.score import ScoreRequest, ScoreResult
+from stages.score_kinds import score_warnings
 
 
 class Casework:
@@ -186,6 +187,7 @@ class Casework:
         if case is None or result.more is None:
             if case is not None:
                 case.maps = result.maps
+                self._note_what_scores_hide(case)
             return 0, 0
         case.ask(result.more)
         return len(result.more), result.more.round_idx
@@ -230,6 +232,14 @@ class Casework:
 
     def _choose(self, video: VideoCase) -> None:
         self._decided(video.source.id, video.choose_targets(self.config.target, self.spec))
+
+    def _note_what_scores_hide(self, case: ClipCase) -> None:
+        """Probabilities and top-k answers leave something open; the video's page says what, once."""
+        video = self.videos[case.id.video_id]
+        for saliency in case.maps:
+            for _, scores in case.rounds:
+                found = score_warnings(scores.values, saliency.target_idx, self.spec)
+                video.warnings += [warning for warning in found if warning not in video.warnings]
 
     def _first_round(self, case: ClipCase, info: ClipInfo) -> MaskBatch:
         if case.purpose == "verify":

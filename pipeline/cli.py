@@ -1,21 +1,19 @@
-"""The command line: `heatreel demo`, `explain`, `evaluate`, `compare`, `inspect`, `report`, `resume`, `verify`.
+"""The command line: one function for each command; `heatreel --help` lists them.
 
 Exit codes: 0 all fine, 1 the run failed, 2 usage, 3 finished with failures, 130 stopped by Ctrl-C. Everything heavy is
 imported inside the commands, so that `--help` answers at once.
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline import cli_options as opt
-from stages.errors import ConfigError, ExplainError
-
-EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 130
+from pipeline.cli_errors import EXIT_FAILED
+from pipeline.cli_errors import one_line_errors as _one_line_errors
+from pipeline.cli_sanity import sanity
 
 app = typer.Typer(
     name="heatreel",
@@ -24,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.command()(sanity)
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its URI.")]
 
@@ -176,6 +176,7 @@ def evaluate(
     masks: opt.Masks = None,
     clips: opt.Clips = 8,
     steps: opt.Steps = 128,
+    seeds: opt.Seeds = 0,
     substrate: opt.Substrate = None,
     as_json: opt.Json = False,
     debug: opt.Debug = False,
@@ -187,7 +188,7 @@ def evaluate(
         from pipeline.evaluation_tables import print_evaluation
         from pipeline.mirror import mirrored
 
-        settings = Settings(num_clips=clips, steps=steps, substrate=substrate, masks=masks)
+        settings = Settings(num_clips=clips, steps=steps, substrate=substrate, masks=masks, seeds=seeds)
         with mirrored(run, "add") as folder:
             content = evaluate_run(folder, settings)
         if as_json:
@@ -246,25 +247,6 @@ def inspect(
         from pipeline.cli_tables import print_facts
 
         print_facts(inspect_model(settings) if is_model(thing) else inspect_sources(settings, thing), as_json=as_json)
-
-
-@contextmanager
-def _one_line_errors(is_debug: bool) -> Iterator[None]:
-    """Turn an expected error into `item: fact; remedy` and its exit code; bugs keep their traceback."""
-    try:
-        yield
-    except ExplainError as error:
-        if is_debug:
-            raise
-        from pipeline.cli_tables import print_error
-
-        print_error(error)
-        raise typer.Exit(EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED) from None
-    except KeyboardInterrupt:
-        if is_debug:
-            raise
-        typer.echo("stopped by Ctrl-C", err=True)
-        raise typer.Exit(EXIT_STOPPED) from None
 
 
 def _finish(folder: Path, exit_code: int, place: str, *, is_quiet: bool, as_json: bool, is_demo: bool = False) -> None:

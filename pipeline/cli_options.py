@@ -39,6 +39,7 @@ Masks = Annotated[
 ]
 Clips = Annotated[int, typer.Option(min=1, help="Clips of each source that are measured, spread over it.")]
 Steps = Annotated[int, typer.Option(min=2, help="Steps of each insertion and deletion curve.")]
+Seeds = Annotated[int, typer.Option(min=0, help="Explain each measured clip with so many seeds: are its ranks stable?")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only errors and the paths of the results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

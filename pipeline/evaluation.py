@@ -28,11 +28,14 @@ from stages.evidence import EvidenceMaps, decompose_arrays
 from stages.faithfulness import STEPS, curves_for
 from stages.measure import measure_curves, measure_drop, measure_removal
 from stages.metrics import energy_in_mask, points_inside
+from stages.perturb import Perturb
 from stages.records import Clip, Explanation, VideoSource
+from stages.refine import Refine
 from stages.regrid import regrid
 from stages.score import Score
+from stages.single import explain_clip
 from stages.sources import current_sha256
-from stages.statistics import bootstrap_interval, paired_p
+from stages.statistics import bootstrap_interval, paired_p, stability
 from stages.stores import name_of
 
 NAME = "evaluation.json"
@@ -53,17 +56,23 @@ IS_MORE_BETTER: Mapping[str, bool] = {
     "flip": True,
     "energy": True,
     "pointing": True,
+    "stability_rank": True,
+    "stability_top": True,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is measured: clips of each source, steps of each curve, the substrate, masks of the true object."""
+    """What is measured: clips of each source, steps of each curve, the substrate, masks of the true object.
+
+    With `seeds` of two or more, every clip is explained anew with that many seeds, to see how stable its ranks are.
+    """
 
     num_clips: int = 8
     steps: int = STEPS
     substrate: str | None = None  # None: that of the run
     masks: Path | None = None
+    seeds: int = 0
 
 
 def evaluate_run(run: Path, settings: Settings | None = None) -> dict[str, Any]:
@@ -92,6 +101,7 @@ def evaluate_run(run: Path, settings: Settings | None = None) -> dict[str, Any]:
     content: dict[str, Any] = {
         "substrate": config.score.substrate,
         "steps": settings.steps,
+        "seeds": settings.seeds,
         "num_clips": len(clips),
         "summary": summarise(clips),
         "clips": clips,
@@ -136,6 +146,9 @@ def _measured(explanation: Explanation, config: Config, score: Score, settings: 
                 continue
             found = _maps_of(explanation, clip)
             cover = None if files is None else _cover(files, clip, explanation)
+            rows = _rows(clip, score, explanation.target_idx, found, cover, settings.steps)
+            for name, agreement in _stability(clip, score, explanation.target_idx, config, settings.seeds).items():
+                rows[name] |= agreement
             yield {
                 "video_id": source.id,
                 "uri": source.uri,
@@ -145,7 +158,7 @@ def _measured(explanation: Explanation, config: Config, score: Score, settings: 
                 "clip_idx": clip_idx,
                 "frames": [int(clip.covers[0]), int(clip.covers[1])],
                 "is_reliable": explanation.fidelity[clip_idx].is_reliable,
-                "maps": _rows(clip, score, explanation.target_idx, found, cover, settings.steps),
+                "maps": rows,
             }
     finally:
         decode.close()
@@ -173,6 +186,21 @@ def _rows(
         flip = None if gain.flips is None else float(gain.flips)
         rows[name] |= {"urg_prob": gain.prob, "urg_log_odds": gain.log_odds, "flip": flip}
     return rows
+
+
+def _stability(clip: Clip, score: Score, target: int, config: Config, seeds: int) -> dict[str, dict[str, float]]:
+    """How the net maps of fresh seeds agree with each other, and how random maps do."""
+    if seeds < 2:
+        return {}
+    refine = Refine(config.refine)
+    found: dict[str, list[np.ndarray]] = {OURS: [], "random": []}
+    for seed in range(config.seed + 1, config.seed + 1 + seeds):
+        settings = config.perturb.model_copy(update={"seed": seed})
+        perturb = Perturb(settings, config.refine.method, config.refine.prior)
+        (saliency,) = explain_clip(clip, perturb, score, refine, (target,))
+        found[OURS].append(saliency.output("log_odds")[0])
+        found["random"].append(BASELINES["random"](clip, score, target, 0, seed))
+    return {name: stability(maps) for name, maps in found.items()}
 
 
 def _against_truth(values: np.ndarray, cover: np.ndarray) -> dict[str, float | None]:

@@ -23,6 +23,8 @@ WORDS: Mapping[str, str] = {
     "flip": "flip rate",
     "energy": "energy in mask",
     "pointing": "pointing game",
+    "stability_rank": "seeds agree, ranks",
+    "stability_top": "seeds agree, top 10 %",
     "q2": "held-out R²",
     "prob": "p",
     "for": "support, total",

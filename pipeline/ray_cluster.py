@@ -28,7 +28,7 @@ def has_place(resources: Resources) -> bool:
     """Whether a node that is alive is made for such an actor, free or not."""
     import ray
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     return any(
         all(node["Resources"].get(name, 0.0) >= amount for name, amount in needs_of(resources).items())
         and all(node.get("Labels", {}).get(key) == value for key, value in resources.labels.items())

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.actors import RayEngine, actor_options, cluster_capacity
+from pipeline.actors import RayEngine
 from pipeline.config import Config
 from pipeline.logs import LogLine, LogTray
 from pipeline.metrics import METRICS
+from pipeline.ray_cluster import actor_options, cluster_capacity
 from pipeline.shards import Order, Report, Shard, ShardPlan
 from pipeline.topology import ScorerReport, Share, num_scorers
 from pipeline.work import StageName

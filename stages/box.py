@@ -16,8 +16,10 @@ from stages.errors import ConfigError, ModelError
 ResizeRule = Literal["short_side_crop", "squash", "letterbox"]
 ScoresKind = Literal["logits", "probabilities", "top_k"]
 
-# Probabilities below this are rounding or were not named by a top-k answer (METHOD.md, section 0).
+# A probability of zero was rounded, or not named by a top-k answer: it counts as this (METHOD.md, section 0), or as the
+# smallest that the box did give, which may be less. Networks of a thousand classes give many that are far below.
 PROBABILITY_FLOOR = 1e-6
+SMALLEST_PROBABILITY = 1e-12
 
 
 class BoxSpec(Settings):
@@ -94,8 +96,8 @@ class BlackBox(Protocol):
 def to_log_scores(raw: Float[Tensor, "n k"], spec: BoxSpec) -> Float[Tensor, "n k"]:
     """Scores of any kind as log-scores z whose softmax is p (METHOD.md, section 0).
 
-    Logits pass through. Probabilities become log p - mean log p, floored at 1e-6; a top-k answer (zeros elsewhere)
-    first spreads the rest of the mass evenly over the unnamed classes.
+    Logits pass through. Probabilities become log p - mean log p, zeros counting as at most 1e-6; a top-k answer (zeros
+    elsewhere) first spreads the rest of the mass evenly over the unnamed classes. What that hides: `score_kinds.py`.
     Raises ModelError for NaN, infinity, a wrong shape or probabilities outside [0, 1].
     """
     if raw.ndim != 2 or raw.shape[1] < 2:
@@ -117,7 +119,8 @@ def to_log_scores(raw: Float[Tensor, "n k"], spec: BoxSpec) -> Float[Tensor, "n 
         unnamed = raw <= 0
         rest = (1 - raw.sum(1, keepdim=True)).clamp_min(0) / unnamed.sum(1, keepdim=True).clamp_min(1)
         raw = torch.where(unnamed, rest, raw)
-    log_p = raw.clamp_min(PROBABILITY_FLOOR).log()
+    smallest = raw.masked_fill(raw <= 0, torch.inf).amin(1, keepdim=True)
+    log_p = torch.maximum(raw, smallest.clamp(SMALLEST_PROBABILITY, PROBABILITY_FLOOR)).log()
     return log_p - log_p.mean(1, keepdim=True)
 
 

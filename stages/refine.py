@@ -39,6 +39,8 @@ INTERVAL = 0.90
 # squared error, and when the evidence for it over no map is this strong (natural logarithm of the Bayes factor).
 MIN_SKILL = 0.02
 MIN_LOG_BAYES = 5.0
+# Scores further from the trend than this many robust standard deviations are drawn in before the verdict is given.
+OUTLIER_STD = 3.0
 # Scores that move less than this between masks carry nothing but rounding.
 MIN_STD = 1e-5
 
@@ -124,6 +126,15 @@ class Refine:
         evidence, asked = self._with_prior(evidence, y)
         estimate = ESTIMATORS[self.config.method](evidence, asked, y[asked])
         shape = (len(names), *estimate.grid)
+        found = [fidelity(y[asked][:, o], estimate, o) for o in range(len(names))]
+        tamed = without_outliers(y[asked], estimate) if any(one.is_reliable for one in found) else None
+        if tamed is not None:
+            # A few wild scores can be fitted by chance; a map that is there, is there without them.
+            again = ESTIMATORS[self.config.method](evidence, asked, tamed)
+            stands = [fidelity(tamed[:, o], again, o).is_reliable for o in range(len(names))]
+            found = [
+                replace(one, is_reliable=one.is_reliable and is_so) for one, is_so in zip(found, stands, strict=True)
+            ]
         return SaliencyMap(
             clip_id=evidence.clip_id,
             target_idx=target,
@@ -131,7 +142,7 @@ class Refine:
             outputs=names,
             mean=estimate.mean.reshape(shape).astype(np.float32),
             var=estimate.var.reshape(shape).astype(np.float32),
-            fidelity={name: fidelity(y[asked][:, o], estimate, o) for o, name in enumerate(names)},
+            fidelity=dict(zip(names, found, strict=True)),
             reference=anchors[KEEP_ALL_ROW][0].astype(np.float32),
             replaced=anchors[REPLACE_ALL_ROW][0].astype(np.float32),
             num_evaluations=evidence.num_evaluations,
@@ -157,6 +168,20 @@ def _scores(evidence: Evidence) -> tuple[Int64[np.ndarray, " n"], Float64[np.nda
     """Ids and scores of all masks."""
     values = np.concatenate([round_.values for round_ in evidence.scores]).astype(np.float64)
     return np.concatenate([round_.ids for round_ in evidence.scores]), values
+
+
+def without_outliers(y: Float64[np.ndarray, "n o"], estimate: Estimate) -> Float64[np.ndarray, "n o"] | None:
+    """The scores with those far from the trend in the keep-fraction drawn in to OUTLIER_STD; None where none is far.
+
+    Robust standard deviation: 1.4826 times the median absolute deviation. Where that is nothing (most scores alike),
+    the few that differ are what there is to explain, and stay.
+    """
+    residual = y - estimate.trend_loo
+    middle = np.median(residual, axis=0)
+    reach = OUTLIER_STD * 1.4826 * np.median(np.abs(residual - middle), axis=0)
+    reach = np.where(reach > MIN_STD, reach, np.inf)
+    drawn = np.clip(residual, middle - reach, middle + reach)
+    return None if np.array_equal(drawn, residual) else np.asarray(estimate.trend_loo + drawn)
 
 
 def fidelity(y: Float64[np.ndarray, " n"], estimate: Estimate, output: int) -> Fidelity:

@@ -19,7 +19,7 @@ from uuid import uuid4
 import av
 
 from stages.film_file import Encoding, SegmentFile
-from stages.sources import sha256_of
+from stages.pictures import sha256_of
 from stages.ticks import Sketch, is_same_sketch
 
 FORMAT = 1

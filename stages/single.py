@@ -19,10 +19,16 @@ def explain_clip(
     clip: Clip, perturb: Perturb, score: Score, refine: Refine, targets: tuple[int, ...] | None = None
 ) -> tuple[SaliencyMap, ...]:
     """The maps of one clip, for the given classes or for the top-1 of the untouched clip."""
-    evidence = score_clip(clip, perturb, score)
+    return explain_evidence(clip, score_clip(clip, perturb, score), score, refine, targets)[1]
+
+
+def explain_evidence(
+    clip: Clip, evidence: Evidence, score: Score, refine: Refine, targets: tuple[int, ...] | None = None
+) -> tuple[Evidence, tuple[SaliencyMap, ...]]:
+    """The maps of one clip from its first round on, and all the evidence that they rest on."""
     if targets is None:
         targets = (int(evidence.scores[0].values[0].argmax()),)
     while (result := refine.process(RefineRequest(evidence=evidence, targets=targets))).more is not None:
         answer = score.process(ScoreRequest(batches=(result.more,), clips={clip.id: clip}))
         evidence = replace(evidence, masks=(*evidence.masks, result.more), scores=(*evidence.scores, *answer.scores))
-    return result.maps
+    return evidence, result.maps

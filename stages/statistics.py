@@ -1,6 +1,8 @@
-"""Statistics over clips: bootstrap intervals, paired Wilcoxon tests, rank agreement (METHOD.md, section 5)."""
+"""Statistics over clips: bootstrap intervals, paired Wilcoxon tests; how maps agree (METHOD.md, section 5)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
@@ -8,6 +10,7 @@ from scipy.stats import rankdata, wilcoxon
 
 NUM_RESAMPLES = 2000
 LEVEL = 0.95
+TOP_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +51,24 @@ def rank_agreement(a: Float[np.ndarray, "*grid"], b: Float[np.ndarray, "*grid"])
     centred = [values - values.mean() for values in ranks]
     scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
     return float(centred[0] @ centred[1]) / scale if scale > 0 else float("nan")
+
+
+def top_overlap(a: Float[np.ndarray, "*grid"], b: Float[np.ndarray, "*grid"], share: float = TOP_SHARE) -> float:
+    """Intersection over union of the voxels with the largest values, this share of all, in two maps on one grid.
+
+    Maps that know nothing of each other reach share / (2 - share): .05 for a tenth.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"top_overlap: maps {a.shape} and {b.shape} must have one shape")
+    count = max(1, round(share * a.size))
+    tops = [set(np.argsort(-values.ravel(), kind="stable")[:count].tolist()) for values in (a, b)]
+    return len(tops[0] & tops[1]) / len(tops[0] | tops[1])
+
+
+def stability(maps: Sequence[Float[np.ndarray, "*grid"]]) -> dict[str, float]:
+    """How maps of one clip from several seeds agree: rank correlation and overlap of the top tenth, over all pairs."""
+    pairs = list(combinations(maps, 2))
+    return {
+        "stability_rank": float(np.mean([rank_agreement(a, b) for a, b in pairs])) if pairs else float("nan"),
+        "stability_top": float(np.mean([top_overlap(a, b) for a, b in pairs])) if pairs else float("nan"),
+    }

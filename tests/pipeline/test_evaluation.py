@@ -50,6 +50,7 @@ def content(folder: Path) -> dict[str, Any]:
 def test_the_map_of_a_run_is_more_faithful_than_chance(content: dict[str, Any]) -> None:
     summary = content["summary"]
     assert content["num_clips"] == 3
+    assert "stability_rank" not in summary  # nobody asked for seeds
     assert summary["insertion"]["map"]["mean"] > summary["insertion"]["random"]["mean"]
     assert summary["deletion"]["map"]["mean"] < summary["deletion"]["random"]["mean"]
     assert summary["block_deletion"]["map"]["mean"] < summary["block_deletion"]["random"]["mean"]
@@ -145,3 +146,13 @@ def test_a_clip_that_cannot_say_is_left_out_of_a_mean() -> None:
     assert found["map"]["mean"] == 1.0
     assert found["map"]["num"] == 1
     assert found["random"]["mean"] == 0.0
+
+
+def test_maps_of_other_seeds_agree_better_than_random_ones(folder: Path) -> None:
+    measured = evaluate_run(folder / "b", Settings(num_clips=2, steps=4, seeds=3))
+    assert measured["seeds"] == 3
+    for metric, chance in (("stability_rank", 0.0), ("stability_top", 0.1 / 1.9)):
+        columns = measured["summary"][metric]
+        assert set(columns) == {"map", "random"}
+        assert columns["map"]["low"] > columns["random"]["high"]
+        assert columns["random"]["mean"] == pytest.approx(chance, abs=0.05)

@@ -1,5 +1,7 @@
 """Planted evidence is found, told apart by kind, and noise is called noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from scipy.ndimage import binary_dilation
 from stages.evidence import decompose
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import Evidence, Scores
-from stages.refine import Refine, RefineConfig, RefineRequest
+from stages.refine import Refine, RefineConfig, RefineRequest, without_outliers
 from stages.single import explain_clip, score_clip
 
 TARGET, RIVAL = 0, 1
@@ -109,6 +111,30 @@ def test_no_reliable_signal_is_a_result(evidence, kind, seed):
     scores = Scores(clip_id=masks.clip_id, round_idx=0, ids=masks.ids, values=values.astype(np.float32))
     saliency = explain(Evidence(clip_id=masks.clip_id, masks=(masks,), scores=(scores,)))
     assert not saliency.fidelity["log_odds"].is_reliable
+
+
+def test_wild_scores_are_drawn_in_before_the_verdict(evidence):
+    from stages.estimators import ESTIMATORS, regression_targets
+
+    values = np.random.default_rng(0).standard_normal((len(evidence.masks[0]), 3))
+    asked = np.arange(len(values)) >= 2
+
+    def drawn_in(values):
+        y = regression_targets(values, TARGET)[asked]
+        return y, without_outliers(y, ESTIMATORS["gp"](evidence, asked, y))
+
+    assert drawn_in(np.random.default_rng(0).uniform(-1, 1, values.shape))[1] is None  # nothing is far
+    values[20, TARGET] = 1e4
+    y, tamed = drawn_in(values)
+    assert tamed is not None
+    assert tamed[18].max() < y[18].max() / 10
+    assert np.median(np.abs(tamed - y)) < 1e-9
+    # Most scores alike: the few that differ are what there is to explain.
+    rare = np.zeros_like(values)
+    rare[::9, TARGET] = 5.0
+    y = regression_targets(rare, TARGET)[asked]
+    estimate = ESTIMATORS["gp"](evidence, asked, y)
+    assert without_outliers(y, replace(estimate, trend_loo=np.zeros_like(y))) is None
 
 
 def test_a_constant_box_gives_a_flat_map():

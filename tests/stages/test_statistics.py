@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.statistics import bootstrap_interval, paired_p, rank_agreement
+from stages.statistics import bootstrap_interval, paired_p, rank_agreement, stability, top_overlap
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_more_clips() -> None:
@@ -29,3 +29,20 @@ def test_maps_agree_by_rank_alone() -> None:
     assert rank_agreement(a, np.exp(a)) == pytest.approx(1.0)
     assert rank_agreement(a, -a) == pytest.approx(-1.0)
     assert np.isnan(rank_agreement(a, np.ones_like(a)))
+
+
+def test_the_overlap_of_the_largest_values() -> None:
+    a = np.arange(100.0).reshape(10, 10)
+    assert top_overlap(a, 2 * a + 1) == 1
+    assert top_overlap(a, -a) == 0
+    assert top_overlap(a, np.roll(a, 5)) == pytest.approx(5 / 15)
+    chance = [top_overlap(*np.random.default_rng(seed).random((2, 20, 20))) for seed in range(50)]
+    assert np.mean(chance) == pytest.approx(0.1 / 1.9, abs=0.01)
+
+
+def test_stability_is_the_mean_over_all_pairs() -> None:
+    a = np.arange(100.0)
+    found = stability([a, a, -a])
+    assert found["stability_rank"] == pytest.approx((1 - 1 - 1) / 3)
+    assert found["stability_top"] == pytest.approx(1 / 3)
+    assert np.isnan(stability([a])["stability_rank"])

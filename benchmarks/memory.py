@@ -34,15 +34,17 @@ SCENE_FRAMES = 600
 FILE_FRAMES = 12
 SETTLED = 200  # videos after which nothing may grow
 SAMPLE_EVERY = 100
-SETTINGS = {"model.name": f"python:{BOX}:make", "budget": 16, "target": "0", "decode.clip_stride": 8}
+SETTINGS = {"model.name": f"python:{BOX}:make", "budget": 32, "target": "0", "decode.clip_stride": 8}
 
 
 def run_one(sources: Sequence[str], engine: str, sample_every: int = SAMPLE_EVERY) -> dict[str, Any]:
     """One run in this process: its figures, samples after so many videos, and what lay in the object store."""
+    import pyarrow.parquet as pq
+
     from pipeline.config import load_config
     from pipeline.runner import run
 
-    os.environ["RAY_metrics_report_interval_ms"] = "1000"
+    os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112 - Ray's own spelling
     samples: list[dict[str, Any]] = []
     store = {"in_memory": 0.0, "spilled": 0.0}
     with tempfile.TemporaryDirectory() as folder:
@@ -59,6 +61,7 @@ def run_one(sources: Sequence[str], engine: str, sample_every: int = SAMPLE_EVER
         with every(0.5, look):
             summary = run(config, sources, out, is_quiet=True)
         assert not summary.failures, summary.failures[:3]
+        num_regions = pq.ParquetFile(out / "regions.parquet").metadata.num_rows
     from pipeline.engines import store_bytes
 
     figures = summary.figures
@@ -66,6 +69,7 @@ def run_one(sources: Sequence[str], engine: str, sample_every: int = SAMPLE_EVER
         "engine": engine,
         "seconds": round(figures["seconds"], 1),
         "clips": figures["clips"],
+        "regions": num_regions,
         "peak_memory_bytes": figures["peak_memory_bytes"],
         "most_clips_in_flight": figures["most_clips_in_flight"],
         "store_bytes": store_bytes(config) if engine == "ray" else 0,

@@ -3,6 +3,7 @@
 Read from /proc and from the metrics that every Ray node offers to Prometheus; nothing of Ray's inside is touched.
 """
 
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -60,10 +61,9 @@ def _status(pid: int | str, key: str) -> int:
 
 def store_metrics() -> dict[str, float]:
     """Bytes in the object store and bytes spilled, summed over the nodes, as Ray tells Prometheus; {} without Ray."""
-    import ray
-
     found: dict[str, float] = {}
-    if not ray.is_initialized():
+    ray = sys.modules.get("ray")  # not imported here: it would count as memory of a run that does without
+    if ray is None or not ray.is_initialized():
         return found
     for node in ray.nodes():
         url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"

@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 SIZE = (48, 64)
-FPS = 10
+FPS = 2
 
 
 def write_scene(path: Path, num_frames: int, seed: int = 0) -> Path:

@@ -25,12 +25,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.footage import write_loop, write_scene
+from benchmarks.footage import FPS, write_loop, write_scene
 from benchmarks.residents import every, sample, store_metrics
 
 RESULTS = Path(__file__).with_name("results") / "memory.json"
 BOX = Path(__file__).with_name("free_box.py")
-SCENE_FRAMES = 600
+SCENE_FRAMES = 60 * FPS
 FILE_FRAMES = 12
 SETTLED = 200  # videos after which nothing may grow
 SAMPLE_EVERY = 100

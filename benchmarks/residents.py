@@ -63,7 +63,7 @@ def store_metrics() -> dict[str, float]:
     """Bytes in the object store and bytes spilled, summed over the nodes, as Ray tells Prometheus; {} without Ray."""
     found: dict[str, float] = {}
     ray = sys.modules.get("ray")  # not imported here: it would count as memory of a run that does without
-    if ray is None or not ray.is_initialized():
+    if ray is None or not getattr(ray, "is_initialized", bool)():  # it may be half imported
         return found
     for node in ray.nodes():
         url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"

@@ -1,10 +1,13 @@
 """Regions: connected tubes of significant voxels in (t, y, x), found while the frames stream by.
 
 Voxels of two neighbouring frames belong to one tube when they touch in the grid (8-neighbourhood in the plane, the same
-cell in time). Tubes that meet become one. Only the strongest are kept, so memory does not grow with the video.
+cell in time). Tubes that meet become one. Only the strongest are kept, a bit for each
+cell, so memory does not grow with the video.
 """
 
 import heapq
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np

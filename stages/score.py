@@ -47,7 +47,9 @@ class ScoreConfig(Settings):
         default="blur", description="what replaces a hidden voxel: blur, mean, noise, freeze, median"
     )
     device: str = Field(default="auto", description="auto: cuda when there is one; else a torch device name")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="fp32, or bf16: autocast, scores change by about 1 in 100")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="fp32, or bf16: autocast, scores change by about 1 in 100"
+    )
     batch_size: int | None = Field(default=None, ge=1, description="None: found by trying, once per device")
     max_batch_bytes: int = Field(default=2 << 30, ge=1 << 20, description="bound of one batch of perturbed clips")
     cached_clips: int = Field(default=8, ge=1, description="clips that a scorer keeps on its device")

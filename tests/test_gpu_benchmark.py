@@ -1,5 +1,6 @@
 """The GPU benchmark on a processor: every model at every precision has a row, and its shares are parts of one time."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,17 @@ from stages.models import load_box
 CPU = torch.device("cpu")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other on a busy machine would take minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_every_model_has_a_row_for_each_precision_and_shares_are_parts_of_one_time() -> None:
     rows = measure_all(QUICK, CPU)
     assert [(row.model, row.precision) for row in rows] == [

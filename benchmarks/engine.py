@@ -6,7 +6,8 @@
 Efficiency is evaluations per second over the whole run, first clip and last clip included, divided by what the same
 scorers would do with full batches all the time. Fill is the share of the batches' places that held a mask. Beside the
 product's scheduler stand two that are common elsewhere: one clip at a time, and rounds in lock-step (a group of as many
-clips as the window holds is read, scored, refined, scored again; each step waits for all of it).
+clips as the window holds is read, scored, refined, scored again; each step waits for all of it). The last rows are real
+models behind the whole pipeline (`benchmarks/real.py`); those that need weights are left out without `--data`.
 """
 
 import argparse
@@ -15,10 +16,11 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from benchmarks.real import data_folder, measure_real, models
 from benchmarks.simulated import Load, drive
 from pipeline.admission import Admission
 from pipeline.engine import Engine
@@ -123,12 +125,41 @@ def row(kind: str, engine: str, way: str, load: Load, figures: dict[str, float])
     return {"kind": kind, "engine": engine, "way": way, "scorers": load.scorers, **kept}
 
 
+def real_rows(data: Path | None, seconds: float, engines: Sequence[str]) -> list[dict[str, object]]:
+    """Real models on one scorer, each on every engine."""
+    rows: list[dict[str, object]] = []
+    for model in models(data_folder(data)):
+        if isinstance(model, str):
+            print(model, flush=True)
+            continue
+        for engine in engines:
+            found = measure_real(model, engine, seconds)
+            print(
+                f"real      {engine:6} {model.name}  efficiency {found['efficiency']:.3f}"
+                f"  steady {found['steady_efficiency']:.3f}  bare {found['bare_rates']}/s  busy"
+                f" {found['scorer_busy_share']:.2f}  decode, refine, write {found['decode_share']:.2f}"
+                f" {found['refine_share']:.2f} {found['write_share']:.2f}",
+                flush=True,
+            )
+            rows.append(found)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few seconds, nothing written")
     parser.add_argument("--seconds", type=float, default=20.0, help="what perfect scorers would take, each run")
     parser.add_argument("--no-ray", action="store_true")
+    parser.add_argument("--data", type=Path, help="folder of real models and footage")
+    parser.add_argument("--only-real", action="store_true", help="real models alone; other rows of the file stay")
     args = parser.parse_args()
+    engines = ["local"] if args.quick or args.no_ray else ["local", "ray"]
+    if args.only_real:
+        found = real_rows(args.data, 5.0 if args.quick else 75.0, engines)
+        if not args.quick:
+            content = json.loads(RESULTS.read_text()) | {"real": found}
+            RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+        return
     scorers = (1, 4) if args.quick else SCORERS
     seconds = 1.0 if args.quick else args.seconds
     rows = []
@@ -151,6 +182,7 @@ def main() -> None:
             "load": {"bank": asdict(BANK), "adaptive": asdict(ADAPTIVE)},
             "rows": rows,
             "ceiling": found,
+            "real": real_rows(args.data, 75.0, engines),
         }
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(content, indent=1) + "\n")

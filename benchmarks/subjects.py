@@ -49,7 +49,7 @@ def demo_subjects(seeds: range, num: int) -> Iterator[Subject]:
     score.setup()
     for seed in seeds[:num]:
         scene = random_clip(seed)
-        clip = _clip(ClipId(f"demo-{seed}", 0), np.ascontiguousarray(scene.frames.transpose(0, 3, 1, 2)))
+        clip = plain_clip(ClipId(f"demo-{seed}", 0), np.ascontiguousarray(scene.frames.transpose(0, 3, 1, 2)))
         target, second = _two_first(score, clip)
         is_right = target == scene.target_idx
         mask = scene.protagonist if is_right else scene.rival if target == scene.rival_idx else None
@@ -117,7 +117,7 @@ def _two_first(score: Score, clip: Clip) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _clip(clip_id: ClipId, frames: np.ndarray) -> Clip:
+def plain_clip(clip_id: ClipId, frames: np.ndarray) -> Clip:
     t, _, h, w = frames.shape
     return Clip(
         id=clip_id,

@@ -5,6 +5,7 @@ In: RGB clips N T C H W in [0, 1]. Out: the scores of all classes, N K.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -25,10 +26,18 @@ def normalise(frames: Float[Tensor, "n t c h w"], spec: BoxSpec) -> Float[Tensor
         frames = frames.flip(2)
     if spec.value_scale == 1.0 and not any(spec.mean) and all(value == 1.0 for value in spec.std):
         return frames
-    std = torch.tensor(spec.std, dtype=frames.dtype, device=frames.device)
-    mean = torch.tensor(spec.mean, dtype=frames.dtype, device=frames.device)
-    gain, shift = spec.value_scale / std, -mean / std
-    return torch.addcmul(shift.view(-1, 1, 1), frames, gain.view(-1, 1, 1))
+    gain, shift = _gain_and_shift(spec.value_scale, spec.mean, spec.std, frames.dtype, frames.device)
+    return torch.addcmul(shift, frames, gain)
+
+
+@lru_cache(maxsize=16)
+def _gain_and_shift(
+    value_scale: float, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Made once: a transfer to the device for every batch would wait for all that the device has to do."""
+    with torch.inference_mode(mode=False):
+        spread = torch.tensor(std, dtype=dtype, device=device).view(-1, 1, 1)
+        return value_scale / spread, -torch.tensor(mean, dtype=dtype, device=device).view(-1, 1, 1) / spread
 
 
 class TorchBox:
@@ -87,17 +96,20 @@ class TorchBox:
     def __call__(self, frames: Float[Tensor, "n t c h w"]) -> Float[Tensor, "n k"]:
         """Scores of the spec's kind for RGB clips in [0, 1]."""
         n, t, _, _, _ = frames.shape
-        frames = normalise(frames, self._spec)
-        if self.layout == "ncthw":
-            return as_scores(self.module(frames.transpose(1, 2).contiguous()), self._spec)
-        if self.layout == "ntchw":
-            return as_scores(self.module(frames), self._spec)
-        if t > 1 and self._spec.frames != "mean":
+        scores = as_scores(self.module(self.inputs(frames)), self._spec)
+        return scores.view(n, t, -1).mean(1) if self.layout == "nchw" and t > 1 else scores
+
+    def inputs(self, frames: Float[Tensor, "n t c h w"]) -> Tensor:
+        """What the module itself is given for RGB clips in [0, 1]: normalised, in its layout."""
+        t = frames.shape[1]
+        if self.layout == "nchw" and t > 1 and self._spec.frames != "mean":
             raise ModelError(
                 self._spec.name, f"an image model was given clips of {t} frames", "set frames: mean in the spec"
             )
-        scores = as_scores(self.module(frames.flatten(0, 1)), self._spec)
-        return scores if t == 1 else scores.view(n, t, -1).mean(1)
+        frames = normalise(frames, self._spec)
+        if self.layout == "ncthw":
+            return frames.transpose(1, 2).contiguous()
+        return frames if self.layout == "ntchw" else frames.flatten(0, 1)
 
 
 class CallableBox:

@@ -5,6 +5,7 @@ the same stage, so that they share journal, stitching and films with it.
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float64, Int64
 from pydantic import Field, field_validator, model_validator
 from scipy.special import expit
 from scipy.stats import norm
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from stages.base import Settings
 from stages.errors import NumericsError
@@ -101,7 +102,7 @@ class Refine:
     def process(self, request: RefineRequest, /) -> RefineResult:
         """One SaliencyMap per target, or more masks. Raises NumericsError when the evidence cannot carry a map."""
         # The matrices are small, and threads that wait for each other beside a busy scorer cost 80 times the work.
-        with threadpool_limits(limits=1, user_api="blas"):
+        with _blas().limit(limits=1, user_api="blas"):
             if more := self._more(request.evidence, request.targets[0]):
                 return RefineResult(more=more)
             return RefineResult(maps=tuple(self._map(request.evidence, target) for target in request.targets))
@@ -162,6 +163,12 @@ class Refine:
             prior = weighted_mean(rows_of(evidence)[first], expit(values) if self.config.method == "borex" else values)
             return replace(evidence, prior=prior.reshape(grid_of(evidence)).astype(np.float32)), asked & ~first
         return evidence, asked
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries of this process; looking for them takes longer than some maps."""
+    return ThreadpoolController()
 
 
 def _scores(evidence: Evidence) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, "n k"]]:

@@ -1,10 +1,13 @@
 """Regions: connected tubes of significant voxels in (t, y, x), found while the frames stream by.
 
 Voxels of two neighbouring frames belong to one tube when they touch in the grid (8-neighbourhood in the plane, the same
-cell in time). Tubes that meet become one. Only the strongest are kept, so memory does not grow with the video.
+cell in time). Tubes that meet become one. Only the strongest are kept, a bit for each
+cell, so memory does not grow with the video.
 """
 
 import heapq
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +22,7 @@ from stages.records import ClipInfo, Effect, FrameMap, Geometry, Region, RegionK
 REGION_KINDS: tuple[RegionKind, ...] = ("support", "f_tc", "f_ntc")
 OUTPUT_OF_KIND: dict[EvidenceKind, str] = {"support": "z_t", "f_tc": "z_t", "f_ntc": "lse_n", "net": "log_odds"}
 EIGHT_NEIGHBOURS = np.ones((3, 3), int)
+_HEAD = struct.Struct("<qddddhh")  # all of a slice but its cells
 
 
 @dataclass(slots=True, eq=False)
@@ -32,13 +36,44 @@ class _Slice:
     std: float
     peak: tuple[float, int, int]  # value, cell y, cell x
 
+    def packed(self) -> bytes:
+        """The slice in a seventh of the memory: an hour of video can hold a hundred thousand of them."""
+        value, y, x = self.peak
+        head = _HEAD.pack(self.frame_idx, self.pts_s, self.mass, self.std, value, y, x)
+        return head + np.packbits(self.cells).tobytes()
+
+    @classmethod
+    def unpacked(cls, packed: bytes, grid: tuple[int, int]) -> "_Slice":
+        """The slice again."""
+        frame_idx, pts_s, mass, std, value, y, x = _HEAD.unpack_from(packed)
+        bits = np.frombuffer(packed, np.uint8, offset=_HEAD.size)
+        cells = np.unpackbits(bits, count=grid[0] * grid[1]).astype(bool).reshape(grid)
+        return cls(frame_idx, pts_s, cells, mass, std, (value, y, x))
+
 
 @dataclass(slots=True, eq=False)
 class Tube:
-    """A tube and the voxels it is made of; `region` is filled when the tube is complete."""
+    """A tube and the voxels it is made of, on a grid of cells in the plane."""
 
     kind: RegionKind
-    slices: list[_Slice] = field(default_factory=list)
+    grid: tuple[int, int]
+    _packed: list[bytes] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    @property
+    def slices(self) -> Iterator[_Slice]:
+        """What the tube holds, in the order in which it was found."""
+        return (_Slice.unpacked(packed, self.grid) for packed in self._packed)
+
+    def append(self, part: _Slice) -> None:
+        """One more slice."""
+        self._packed.append(part.packed())
+
+    def take_in(self, other: "Tube") -> None:
+        """All slices of another tube."""
+        self._packed += other._packed
 
     @property
     def mass(self) -> float:
@@ -118,14 +153,14 @@ class RegionTracker:
             met = [now.pop(i) if i in now else alive.pop(i) for i in touched]
             ids[np.isin(ids, touched)] = -1
             # The longest takes the others in, so that a long tube is never copied.
-            tube = max(met, key=lambda other: len(other.slices), default=Tube(kind))
+            tube = max(met, key=len, default=Tube(kind, labels.shape))
             for other in met:
                 if other is not tube:
-                    tube.slices += other.slices
-            if tube.slices and frame_idx - min(tube.slices[0].frame_idx, frame_idx) >= self.config.max_region_frames:
+                    tube.take_in(other)
+            if len(tube) and frame_idx - next(tube.slices).frame_idx >= self.config.max_region_frames:
                 self._complete(tube)
-                tube = Tube(kind)
-            tube.slices.append(_slice(frame_idx, pts_s, cells, value, std))
+                tube = Tube(kind, labels.shape)
+            tube.append(_slice(frame_idx, pts_s, cells, value, std))
             self._count += 1
             ids[cells | (ids == -1)] = self._count
             now[self._count] = tube
@@ -182,7 +217,8 @@ def regions_to_verify(found: list[tuple[Region, Tube]], count: int) -> list[tupl
 
 def strongest_clip(tube: Tube, covers: dict[int, tuple[int, int]]) -> int:
     """The clip (by index) whose frames hold most of a tube's mass: where its removal is tried. Ties: the first."""
-    mass = {idx: sum(p.mass for p in tube.slices if a <= p.frame_idx < b) for idx, (a, b) in covers.items()}
+    parts = [(part.frame_idx, part.mass) for part in tube.slices]
+    mass = {idx: sum(mass for at, mass in parts if a <= at < b) for idx, (a, b) in covers.items()}
     return max(sorted(mass), key=lambda idx: mass[idx])
 
 

@@ -7,7 +7,7 @@ stay on the device under the clip's id. The stage finds its batch size once and 
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,17 +20,15 @@ from torch import Tensor
 from stages.base import Settings
 from stages.box import BlackBox, to_log_scores
 from stages.errors import ExplainError, ModelError, ResourceError
-from stages.masks import grids_of, render_masks
+from stages.perturbed import LoadedClip, Perturbed, to_device
 from stages.records import Clip, ClipId, MaskBatch, Scores
 from stages.seeds import clip_rng
-from stages.substrates import apply_mask, make_substrate
+from stages.substrates import make_substrate
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TRIAL_S = 0.25
-# Masks rendered at a time, straight into the batch: few enough to stay in the processor's cache.
-RENDER_SLICE = 32
 # A larger batch must be this much faster, else the smaller one stays: it fills sooner and waits less.
 WORTHWHILE_GAIN = 1.04
 # Where one batch takes this long already, a larger one would only be waited for.
@@ -38,13 +36,20 @@ LONG_BATCH_S = 0.5
 
 
 class ScoreConfig(Settings):
-    """How the box is run: substrate, device, precision, batch size (None: found by trying, once)."""
+    """How the box is run: substrate, device, precision, batch size (None: found by trying, once).
+
+    bf16 runs the box under torch's autocast: matrix products and convolutions in bfloat16, sums and normalisations in
+    float32. Scores change by about a part in 100, so it is part of the fingerprint. fp32 leaves torch's switches as
+    they are: by torch's default, convolutions (not matrix products) on CUDA round to TF32, about a part in 1,000.
+    """
 
     substrate: Literal["blur", "mean", "noise", "freeze", "median"] = Field(
         default="blur", description="what replaces a hidden voxel: blur, mean, noise, freeze, median"
     )
     device: str = Field(default="auto", description="auto: cuda when there is one; else a torch device name")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="fp32 or bf16 (autocast)")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="fp32, or bf16: autocast, scores change by about 1 in 100"
+    )
     batch_size: int | None = Field(default=None, ge=1, description="None: found by trying, once per device")
     max_batch_bytes: int = Field(default=2 << 30, ge=1 << 20, description="bound of one batch of perturbed clips")
     cached_clips: int = Field(default=8, ge=1, description="clips that a scorer keeps on its device")
@@ -74,14 +79,6 @@ class Tuning:
     evaluations_per_s: float
 
 
-@dataclass(slots=True, eq=False)
-class _Loaded:
-    """A clip on the device: frames and substrate, both T C H W in [0, 1]."""
-
-    frames: Tensor
-    substrate: Tensor
-
-
 class Score:
     """Asks the box about perturbed clips. `load` builds the box in the process that will use it."""
 
@@ -90,7 +87,7 @@ class Score:
         self.load = load
         self.seed = seed
         self._box: BlackBox | None = None
-        self._loaded: OrderedDict[ClipId, _Loaded] = OrderedDict()
+        self._loaded: OrderedDict[ClipId, LoadedClip] = OrderedDict()
         self._batch_size = config.batch_size
 
     @property
@@ -112,7 +109,7 @@ class Score:
         """Scores of all classes for every mask. Raises ModelError when the box fails or answers nonsense."""
         start = time.perf_counter()
         loaded = {batch.clip_id: self._load_clip(batch.clip_id, request.clips) for batch in request.batches}
-        perturbed = _Perturbed(request.batches, loaded, is_freeze=self.config.substrate == "freeze")
+        perturbed = Perturbed(request.batches, loaded, is_freeze=self.config.substrate == "freeze")
         rows: list[np.ndarray] = []
         while len(rows) < len(perturbed):
             rows += self._score_some(perturbed, len(rows))
@@ -152,15 +149,15 @@ class Score:
         self._batch_size = best.batch_size
         return best
 
-    def _score_some(self, perturbed: "_Perturbed", start: int) -> list[np.ndarray]:
+    def _score_some(self, perturbed: Perturbed, start: int) -> list[np.ndarray]:
         """Score the next device batch; on out-of-memory halve the batch, remember that, and try again."""
         while True:
             size = self._batch_size or self.box.spec.batch_size or min(BATCH_SIZES[-1], 32)
             try:
                 with torch.inference_mode():
-                    return list(self._ask(perturbed.render(start, start + size)).cpu().numpy())
+                    frames = self._render(perturbed, start, start + size)
+                    return list(self._fetch(self._ask(frames), len(frames)).numpy())
             except torch.OutOfMemoryError as error:
-                torch.cuda.empty_cache()
                 if size == 1:
                     raise ResourceError(
                         self.box.spec.name,
@@ -169,12 +166,17 @@ class Score:
                     ) from error
                 self._batch_size = size // 2
                 logger.warning("batch_size=%d model=%s reason=out_of_memory", self._batch_size, self.box.spec.name)
+            torch.cuda.empty_cache()  # out here, where the error no longer holds the batch
 
-    def _ask(self, frames: Float[Tensor, "n t c h w"]) -> Float[Tensor, "n k"]:
+    def _render(self, perturbed: Perturbed, start: int, stop: int) -> Float[Tensor, "n t c h w"]:
+        return perturbed.render(start, stop)
+
+    def _ask(self, frames: Float[Tensor, "n t c h w"]) -> object:
+        """What the box answers, still on its device: nothing here waits for the device."""
         spec = self.box.spec
         try:
             with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                raw = self.box(frames)
+                return self.box(frames)
         except (ExplainError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # the box is foreign code: whatever it raises is its answer
@@ -183,25 +185,28 @@ class Score:
                 f"the box raised {type(error).__name__}: {error}",
                 f"call it on a float batch of shape {tuple(frames.shape)} by hand",
             ) from error
-        scores = to_log_scores(torch.as_tensor(raw), spec)
-        if len(scores) != len(frames):
+
+    def _fetch(self, raw: object, num: int) -> Float[Tensor, "n k"]:
+        """The answer for `num` clips, checked, in host memory: one transfer, and the only wait of a batch."""
+        spec = self.box.spec
+        scores = to_log_scores(torch.as_tensor(raw).cpu(), spec)
+        if len(scores) != num:
             raise ModelError(
                 spec.name,
-                f"the box answered {len(scores)} rows for {len(frames)} clips",
+                f"the box answered {len(scores)} rows for {num} clips",
                 "return one row of class scores per clip",
             )
         return scores
 
-    def _load_clip(self, clip_id: ClipId, clips: Mapping[ClipId, Clip | Callable[[], Clip]]) -> _Loaded:
+    def _load_clip(self, clip_id: ClipId, clips: Mapping[ClipId, Clip | Callable[[], Clip]]) -> LoadedClip:
         if clip_id in self._loaded:
             self._loaded.move_to_end(clip_id)
             return self._loaded[clip_id]
         given = clips[clip_id]
         clip = given() if callable(given) else given
-        # Arrays from the object store are read-only, and torch wants to own what it wraps.
-        frames = torch.from_numpy(clip.frames.copy()).to(self.box.device).float().div_(255)
+        frames = to_device(clip.frames, self.box.device).float().div_(255)
         noise_seed = int(clip_rng(self.seed, clip_id, round_idx=0).integers(2**31))
-        loaded = _Loaded(frames, make_substrate(self.config.substrate, frames, noise_seed))
+        loaded = LoadedClip(frames, make_substrate(self.config.substrate, frames, noise_seed))
         self._loaded[clip_id] = loaded
         while len(self._loaded) > self.config.cached_clips:
             self._loaded.popitem(last=False)
@@ -225,46 +230,8 @@ class Score:
         start = time.perf_counter()
         for _ in range(repeats):
             answer = self._ask(frames)
-        answer.cpu()  # waits for the device
+        self._fetch(answer, len(frames))  # waits for the device
         return time.perf_counter() - start
-
-
-class _Perturbed:
-    """The perturbed clips of a request, as one long sequence that is rendered only where it is looked at."""
-
-    def __init__(self, batches: tuple[MaskBatch, ...], loaded: Mapping[ClipId, _Loaded], *, is_freeze: bool) -> None:
-        self.batches = batches
-        self.loaded = loaded
-        self.is_freeze = is_freeze
-
-    def __len__(self) -> int:
-        return sum(len(batch) for batch in self.batches)
-
-    def render(self, start: int, stop: int) -> Float[Tensor, "n t c h w"]:
-        """The perturbed clips [start, stop) of the sequence, on the device."""
-        stop = min(stop, len(self))
-        first = self.loaded[self.batches[0].clip_id].frames
-        out = first.new_empty((stop - start, *first.shape))
-        done = 0
-        for piece in self._pieces(start, stop):
-            for offset in range(0, len(piece), RENDER_SLICE):
-                masks = piece.rows(offset, min(offset + RENDER_SLICE, len(piece)))
-                self._render_piece(masks, out[done : done + len(masks)])
-                done += len(masks)
-        return out
-
-    def _pieces(self, start: int, stop: int) -> Iterator[MaskBatch]:
-        for batch in self.batches:
-            if start < len(batch) and stop > 0:
-                yield batch.rows(max(start, 0), min(stop, len(batch)))
-            start, stop = start - len(batch), stop - len(batch)
-
-    def _render_piece(self, masks: MaskBatch, out: Tensor) -> None:
-        clip = self.loaded[masks.clip_id]
-        t, _, h, w = clip.frames.shape
-        grids = torch.from_numpy(grids_of(masks).copy()).to(clip.frames.device)
-        keep = render_masks(grids, (t, h, w))
-        apply_mask(clip.frames, keep, clip.substrate, is_freeze=self.is_freeze, out=out)
 
 
 def pick_device(name: str) -> torch.device:

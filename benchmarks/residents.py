@@ -1,0 +1,94 @@
+"""What processes hold while they run: resident bytes, open files, threads, and what lies in Ray's object store.
+
+Read from /proc and from the metrics that every Ray node offers to Prometheus; nothing of Ray's inside is touched.
+"""
+
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def resident_bytes(pid: int | str = "self") -> int:
+    return _status(pid, "VmRSS") * 1024
+
+
+def open_files(pid: int | str = "self") -> int:
+    return sum(1 for _ in (PROC / str(pid) / "fd").iterdir())
+
+
+def threads(pid: int | str = "self") -> int:
+    return sum(1 for _ in (PROC / str(pid) / "task").iterdir())
+
+
+def workers_of(pid: int) -> dict[str, int]:
+    """Processes below `pid` that do heatreel's work, by name: this one, and the Ray actors that it started."""
+    parents: dict[int, int] = {}
+    actors: list[int] = []
+    for folder in PROC.iterdir():
+        with suppress(OSError, ValueError, IndexError):
+            number = int(folder.name)
+            parents[number] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_Actor"):
+                actors.append(number)
+    found = [actor for actor in actors if pid in _ancestors(actor, parents)]
+    return {"driver": pid, **{f"actor-{at}": actor for at, actor in enumerate(sorted(found))}}
+
+
+def sample(pid: int) -> dict[str, dict[str, int]]:
+    """Resident bytes, open files and threads of a process and its actors; those that have just ended are left out."""
+    found = {}
+    for name, worker in workers_of(pid).items():
+        with suppress(OSError, StopIteration):
+            found[name] = {"bytes": resident_bytes(worker), "files": open_files(worker), "threads": threads(worker)}
+    return found
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    while pid in parents:
+        pid = parents[pid]
+        yield pid
+
+
+def _status(pid: int | str, key: str) -> int:
+    lines = (PROC / str(pid) / "status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def store_metrics() -> dict[str, float]:
+    """Bytes in the object store and bytes spilled, summed over the nodes, as Ray tells Prometheus; {} without Ray."""
+    found: dict[str, float] = {}
+    ray = sys.modules.get("ray")  # not imported here: it would count as memory of a run that does without
+    if ray is None or not getattr(ray, "is_initialized", bool)():  # it may be half imported
+        return found
+    for node in ray.nodes():
+        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        with suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith("ray_object_store_memory{"):
+                    kind = "spilled" if 'Location="SPILLED"' in line else "in_memory"
+                    found[kind] = found.get(kind, 0.0) + float(line.rsplit(" ", 1)[1])
+    return found
+
+
+@contextmanager
+def every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` again and again beside what is done inside, and once more at the end."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(seconds):
+            look()
+
+    thread = threading.Thread(target=watch, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        look()

@@ -1,0 +1,45 @@
+"""Memory does not grow with the length of a video, nor with the number of videos: smaller runs of the benchmark."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.footage import FPS, write_loop, write_scene
+from benchmarks.memory import by_length, by_number, growth
+from stages.sources import probe
+from stages.video_io import read_frames
+
+
+def test_looped_footage_has_every_frame_as_often_as_it_was_copied(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.mp4", 12)
+    looped = probe(str(write_loop(tmp_path / "loop.mp4", scene, 3)))
+    frames = list(read_frames(looped))
+    assert looped.num_frames == len(frames) == 36
+    assert [round(frame.pts_s * FPS) for frame in frames] == list(range(36))
+    assert all((frames[idx].rgb == frames[idx + 12].rgb).all() for idx in range(24))
+
+
+def test_growth_compares_late_samples_with_those_after_settling() -> None:
+    samples = [
+        {"videos": 10 * n, "workers": {"driver": {"bytes": 900 + 100 * n, "files": 5, "threads": 3 + (n == 9)}}}
+        for n in range(1, 10)
+    ]
+    found = growth(samples, settled=30)["driver"]
+    assert found == {"bytes_ratio": round(1750 / 1250, 4), "more_files": 0, "more_threads": 0.5}
+
+
+@pytest.mark.slow
+def test_five_minutes_of_video_need_no_more_memory_than_one(tmp_path: Path) -> None:
+    one, five = by_length(tmp_path, (1, 5), ["local"])
+    assert five["clips"] > 4 * one["clips"]
+    assert one["regions"] > 0
+    assert five["ratios"]["driver"] < 1.15
+
+
+@pytest.mark.slow
+def test_three_hundred_files_leave_nothing_behind(tmp_path: Path) -> None:
+    (row,) = by_number(tmp_path, 300, ["local"], sample_every=15)
+    found = row["growth"]["driver"]
+    assert found["bytes_ratio"] < 1.05
+    assert found["more_files"] <= 2
+    assert found["more_threads"] <= 1

@@ -34,6 +34,7 @@ def print_error(error: ExplainError) -> None:
 def print_outcome(folder: Path, *, is_demo: bool = False) -> None:
     """What a person wants to know at the end of a run, and where the rest lies."""
     from pipeline.manifest import RunFolder
+    from pipeline.words import coverage_words
 
     run = RunFolder.open(folder)
     if is_demo and any(run.summaries()):
@@ -46,6 +47,8 @@ def print_outcome(folder: Path, *, is_demo: bool = False) -> None:
             console.print(table)
         for name, text in speed_rows(run.manifest.summary):
             console.print(f"{name}: {text}")
+    for text in coverage_words(run.manifest.summary):
+        console.print(escape(text))
     _print_failures(run)
     if run.manifest.status == "stopped":
         console.print(f"stopped before the end; go on with: heatreel resume {escape(str(folder))}")

@@ -8,12 +8,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
-from pipeline.cases import VideoCase
 from pipeline.casework import Casework
 from pipeline.engine import Answer, Engine, Happening, Problem, WorkerDown, WorkerUp
-from pipeline.feed import SourceFeed
+from pipeline.feed import KnownFeed, SourceFeed
+from pipeline.orders import Orders, explain_everything
 from pipeline.outcomes import Outcomes, Record
 from pipeline.scheduler import Scheduler
 from pipeline.stats import Stats
@@ -32,17 +30,14 @@ from pipeline.work import (
     Task,
     VideoEnded,
 )
-from stages.decode import estimate_clips
 from stages.errors import ConfigError, ExplainError
 from stages.records import Failure, VideoSource
-from stages.targets import needs_scores
 
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 DRAIN_S = 20.0  # after the first stop: for what is in flight
 CLOSE_S = 20.0  # after the second: for films to be closed
-NUM_PEEKS = 8
 
 
 class Coordinator:
@@ -56,7 +51,7 @@ class Coordinator:
         casework: Casework,
         scheduler: Scheduler,
         engine: Engine,
-        feed: SourceFeed,
+        feed: SourceFeed | KnownFeed,
         record: Record,
         stats: Stats,
         *,
@@ -74,6 +69,8 @@ class Coordinator:
         self._targets = targets or {}
         self._show = show
         self._clock = clock
+        self._orders: Orders = explain_everything
+        self._deadline: float | None = None
         self._num_stops = 0
         self._stop_by: float | None = None
         self._has_closed = False
@@ -86,6 +83,12 @@ class Coordinator:
     def stop(self) -> None:
         """Once: finish what is in flight. Twice: close the films as they are. Safe to call from a signal handler."""
         self._num_stops += 1
+
+    def next_pass(self, feed: SourceFeed | KnownFeed, orders: Orders, deadline: float | None) -> None:
+        """What the next `run` does: the sources of `feed`, as `orders` say; no clip is begun after `deadline`."""
+        self.feed, self._orders, self._deadline = feed, orders, deadline
+        self.stats.is_time_over = False
+        self.scheduler.ledger.window.forget_rounds()
 
     def run(self) -> None:
         """Until every video has ended. Raises what makes going on useless, after closing what is open."""
@@ -136,8 +139,6 @@ class Coordinator:
             self.stats.began = now if self.stats.began is None else self.stats.began
         self.scheduler.worker_up(up.stage, up.worker, batch_size=batch_size)
 
-    # --- sources and stopping ---
-
     def _take_sources(self) -> None:
         while self.scheduler.wants_video() and not self.is_stopped and self.outcomes.fatal is None:
             item = self.feed.poll()
@@ -155,18 +156,17 @@ class Coordinator:
         except ExplainError as error:  # it is not what it was when the run began
             self._end_run(error)
             return
-        config, spec = self.casework.config, self.casework.spec
-        count = estimate_clips(source, spec, config.decode)
-        video = VideoCase(source, targets=self._targets.get(source.id), expected_clips=count or 0)
-        self.casework.videos[source.id] = video
-        self.stats.expected_clips += count or 0
-        peek: list[int] = []
-        if video.targets is None and needs_scores(config.target):
-            peek = sorted({int(idx) for idx in np.linspace(0, (count or NUM_PEEKS) - 1, NUM_PEEKS)})
-        done = [clip.clip_idx for clip in self.casework.journal.clips(source.id)]
-        self.scheduler.add_video(source.id, peek=peek, done=done)
+        if (order := self._orders(source)) is None:
+            return
+        peek, done = self.casework.open_video(source, order, self._targets.get(source.id))
+        self.stats.expect(self.casework.videos[source.id].expected_clips, is_screening=order.is_screening)
+        self.scheduler.add_video(source.id, peek=peek, done=done, order=order)
 
     def _heed_stop(self, now: float) -> None:
+        if self._deadline is not None and now >= self._deadline and not self.stats.is_time_over:
+            self.stats.is_time_over = True
+            self.feed.close()
+            self.scheduler.ledger.begin_no_more()
         if self._num_stops and self._stop_by is None:
             _log.warning("stopping: finishing what is in flight")
             self._stop_by = now + DRAIN_S
@@ -190,8 +190,6 @@ class Coordinator:
             return 0.02
         wake = self.scheduler.next_wakeup(now)
         return POLL_S if wake is None else min(max(wake - now, 0.001), POLL_S)
-
-    # --- tasks ---
 
     def _start_tasks(self, now: float) -> None:
         tasks = self.scheduler.admit(now)
@@ -290,10 +288,13 @@ class Coordinator:
                 self.scheduler.open_gate(event.video)
         elif isinstance(event, JobEnded):
             case = self.casework.close_clip(event.job)
+            self.stats.screened += case.purpose == "screen" and bool(case.rounds)
             if event.failed_in is not None:
                 source = self.casework.videos[case.id.video_id].source
                 self.outcomes.clip_given_up(case, source, event.failed_in)
         elif isinstance(event, VideoEnded):
-            source = self.casework.videos.pop(event.video).source
-            is_cut = self.is_stopped or self.outcomes.fatal is not None
-            self.outcomes.video_ended(source, is_complete=event.is_complete, is_cut=is_cut)
+            video = self.casework.close_video(event.video)
+            is_cut = (
+                self.is_stopped or self.outcomes.fatal is not None or (self.stats.is_time_over and not video.is_begun)
+            )
+            self.outcomes.video_ended(video.source, is_complete=event.is_complete, is_cut=is_cut)

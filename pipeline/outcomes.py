@@ -38,6 +38,7 @@ class Outcomes:
         self.problem: Problem | None = None  # of the answer that is being dealt with
         self._max_failures = max_failures
         self._has_failure: set[str] = set()
+        self._known: set[tuple[str, int | None, str, str]] = set()
 
     def clip_given_up(self, case: ClipCase, source: VideoSource, stage: StageName) -> None:
         """A stage gave up a clip; an extra look at a clip that gives up is only worth a line in the log."""
@@ -63,7 +64,11 @@ class Outcomes:
         self._fail_with(source, "decode", Problem(error=error, kind="DecodeError"), None)
 
     def fail(self, failure: Failure) -> None:
-        """Record a failure; too many of them are fatal."""
+        """Record a failure; too many of them are fatal. What both passes of a screened run meet counts once."""
+        key = (failure.video_id, failure.clip_idx, failure.stage, failure.reason)
+        if key in self._known:
+            return
+        self._known.add(key)
         self.record.failed(failure)
         self.stats.failures += 1
         most = self._max_failures

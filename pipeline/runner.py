@@ -5,6 +5,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pipeline.journal_writer import BackgroundJournal
 from pipeline.logs import logging_to
 from pipeline.manifest import RunFolder, Status
 from pipeline.metrics import Published
+from pipeline.passes import account, run_passes
 from pipeline.progress import ProgressView, make_view
 from pipeline.record import RunRecord
 from pipeline.report import write_report
@@ -89,7 +91,7 @@ def resume(path: str | Path, *, is_quiet: bool = False) -> RunSummary:
 
 
 def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceFeed, *, is_quiet: bool) -> RunSummary:
-    stats, view = Stats(), make_view(is_quiet=is_quiet)
+    stats, view, started = Stats(), make_view(is_quiet=is_quiet), time.monotonic()
     status: Status = "failed"
     engine: Engine | None = None
     with logging_to(folder.path, is_quiet=is_quiet), closing(BackgroundJournal(folder.path / "journal")) as journal:
@@ -97,7 +99,7 @@ def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceF
             engine, is_local = make_engine(config, feed)
             coordinator = _prepare(config, folder, record, journal, feed, engine, stats, view, is_local=is_local)
             with _signals(coordinator):
-                coordinator.run()
+                run_passes(coordinator, folder, record, started=started)
             journal.flush()
             status = "stopped" if coordinator.is_stopped else "finished"
         except KeyboardInterrupt:
@@ -111,7 +113,7 @@ def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceF
                     stats.memory = engine.memory()
                 engine.close()
             figures = stats.summary(stats.ended or 0.0)
-            _finish(folder, record, status, figures)
+            _finish(config, folder, record, status, figures, is_time_over=stats.is_time_over)
     return RunSummary(path=folder.path, status=status, failures=tuple(record.failures()), figures=figures)
 
 
@@ -171,13 +173,22 @@ def _first_scorer(engine: Engine) -> tuple[ScorerReport, list[Happening]]:
                 return happening.report, said
 
 
-def _finish(folder: RunFolder, record: RunRecord, status: Status, figures: Mapping[str, Any]) -> None:
+def _finish(
+    config: Config,
+    folder: RunFolder,
+    record: RunRecord,
+    status: Status,
+    figures: dict[str, Any],
+    *,
+    is_time_over: bool,
+) -> None:
     """Tables, manifest, report: also of a run that was stopped or failed, as far as it got."""
     try:
         done = {summary.video_id for summary in folder.summaries()}
         merge_tables(folder.path, [video_id for video_id in folder.inputs() if video_id in done])
         labels = {str(t.target_idx): t.target for summary in folder.summaries() for t in summary.targets}
         folder.update(targets=labels)
+        figures.update(account(folder, record, config, is_time_over=is_time_over))
         folder.finish(status, figures)
         write_report(folder)
     except ManifestError:

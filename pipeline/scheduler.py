@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pipeline.admission import Admission
 from pipeline.jobs import Job, Video
 from pipeline.ledger import Ledger
+from pipeline.orders import EVERYTHING, Order
 from pipeline.window import Limits
 from pipeline.work import DecodeTask, Event, RefineTask, RoundScored, ScoreTask, SinkTask, StageName, Task
 
@@ -48,9 +49,11 @@ class Scheduler:
             return False
         return sum(video.is_streaming for video in self.ledger.videos.values()) < self.limits.max_videos
 
-    def add_video(self, name: str, *, peek: Iterable[int] = (), done: Iterable[int] = ()) -> None:
+    def add_video(
+        self, name: str, *, peek: Iterable[int] = (), done: Iterable[int] = (), order: Order = EVERYTHING
+    ) -> None:
         """Open a video. `peek`: clips to look at before the target is known; `done`: clips found in the journal."""
-        self.ledger.videos[name] = Video(name, peek=peek, done=done)
+        self.ledger.videos[name] = Video(name, peek=peek, done=done, order=order)
 
     def open_gate(self, name: str) -> None:
         """The target of this video is known: its clips may be refined."""
@@ -77,10 +80,7 @@ class Scheduler:
 
     def stop(self) -> None:
         """Take in nothing new; finish what is in flight."""
-        self.ledger.is_stopping = True
-        for video in self.ledger.videos.values():
-            video.stop()
-            self.ledger.check_peeks(video)
+        self.ledger.stop()
 
     def abandon(self) -> None:
         """Stop waiting for what is in flight: close every video as it is."""
@@ -140,7 +140,7 @@ class Scheduler:
         if job is None:
             return
         video = self.ledger.videos[job.video]
-        is_streamed = job.purpose in ("stream", "replay")
+        is_streamed = job.is_in_stream
         video.is_unseen &= job.clip_idx > 0
         if is_first_look and job.purpose == "peek":
             job.purpose, job.is_first_look, is_streamed = "stream", True, True
@@ -179,7 +179,7 @@ class Scheduler:
             if job.is_first_look and job.round_idx == 0:
                 job.is_first_look = False
                 self.ledger.answer_peek(self.ledger.videos[job.video])
-            if job.purpose in ("peek", "verify"):
+            if job.purpose in ("peek", "screen", "verify"):
                 self.ledger.end(job)
             else:
                 self.ledger.queue(job, "refine")
@@ -272,16 +272,16 @@ class Scheduler:
         if is_permanent or job.attempts >= self.limits.attempts:
             video = self.ledger.videos[job.video]
             self.ledger.give_up(job, stage)
-            if stage == "decode" and is_permanent and job.purpose in ("stream", "peek"):
+            if stage == "decode" and is_permanent and job.purpose in ("screen", "stream", "peek"):
                 self._end_stream(video, job)
         else:
             heapq.heappush(self.ledger.later, (now + self.ledger.backoff(job.attempts), job.id, stage))
 
     def _end_stream(self, video: Video, job: Job) -> None:
         """Nothing can be read from this clip on; what came before it stays."""
-        if job.clip_idx == 0 and job.purpose in ("stream", "peek"):
+        if job.clip_idx == 0:
             self.drop_video(video.name)
-        elif job.purpose == "stream":
+        elif job.purpose != "peek":
             video.end_at(job.clip_idx)
 
     def _finish(self, seq: int, now: float, stage: StageName | None = None, seconds: float = 0.0) -> Task | None:

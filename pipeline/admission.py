@@ -136,7 +136,7 @@ class Admission:
         elif video.phase == "stream" and video.peeks:
             job = self.ledger.start(video, video.peeks.popleft(), "peek")
         elif video.phase == "stream" and (idx := video.next_stream_idx()) is not None:
-            job = self.ledger.start(video, idx, "stream")
+            job = self.ledger.start(video, idx, "screen" if video.is_screening else "stream")
             video.next_idx = idx + 1
         else:
             return None

@@ -13,7 +13,9 @@ from pipeline.work import Piece, Purpose
 from stages.box import BoxSpec
 from stages.records import ClipId, ClipInfo, Evidence, MaskBatch, SaliencyMap, Scores, VideoSource
 from stages.refine import RefineRequest
-from stages.targets import mean_probabilities, resolve_targets
+from stages.targets import mean_probabilities, needs_scores, resolve_targets
+
+NUM_PEEKS = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +31,13 @@ class VideoCase:
     questions: dict[int, MaskBatch] = field(default_factory=dict)  # by clip
     answers: dict[int, Scores] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    is_begun: bool = False  # a clip of it was taken in, to be explained or screened
+
+    def clips_to_look_at(self, target: str) -> list[int]:
+        """Clips spread over the video that decide what the target is; none where that is known."""
+        if self.targets is not None or not needs_scores(target):
+            return []
+        return sorted({int(idx) for idx in np.linspace(0, (self.expected_clips or NUM_PEEKS) - 1, NUM_PEEKS)})
 
     def choose_targets(self, target: str, spec: BoxSpec) -> tuple[int, ...]:
         """Fix the targets by what was seen so far. Raises ConfigError for a name that is no class."""
@@ -46,6 +55,7 @@ class ClipCase:
     id: ClipId
     purpose: Purpose
     is_look: bool = False
+    is_last: bool = False  # no clip comes after it
     info: ClipInfo | None = None
     frames: Frames | None = None
     rounds: list[tuple[MaskBatch, Scores]] = field(default_factory=list)

@@ -6,6 +6,7 @@ asking the box again. Pixels are never touched here, only passed on.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,12 +14,14 @@ from pipeline.cases import ClipCase, VideoCase
 from pipeline.config import Config
 from pipeline.engine import Read
 from pipeline.journal import Journal
+from pipeline.orders import Order
+from pipeline.screened import ScreenedStore
 from pipeline.sink import SinkSpec
 from pipeline.summaries import VideoSummary
 from pipeline.work import DecodeTask, JobStarted, Piece, RefineTask, ScoreTask, SinkTask, Task
 from pipeline.writing import FinishedClip, SinkRequest, SinkResult
 from stages.box import BoxSpec
-from stages.decode import DecodeRequest
+from stages.decode import DecodeRequest, estimate_clips
 from stages.perturb import Perturb
 from stages.pictures import Damage
 from stages.records import ClipId, ClipInfo, MaskBatch, VideoSource
@@ -46,14 +49,37 @@ class Casework:
         self.journal = journal
         self.videos: dict[str, VideoCase] = {}
         self.clips: dict[int, ClipCase] = {}
+        self.screened = ScreenedStore(Path(run))
         self._run = run
         self._decided = decided
         self._perturb = Perturb(config.perturb, config.refine.method, config.refine.prior)
         self._sent: dict[int, list[Piece]] = {}  # what a score task really asked
 
+    def open_video(
+        self, source: VideoSource, order: Order, targets: tuple[int, ...] | None
+    ) -> tuple[list[int], list[int]]:
+        """Make a place for a video's data; returns the clips to look at first, and those that are done already.
+
+        `targets`: what an earlier session has chosen.
+        """
+        count = estimate_clips(source, self.spec, self.config.decode) or 0
+        expected = count if order.only is None else len(order.only)
+        video = VideoCase(source, order.targets or targets, expected_clips=expected, num_frames=order.num_frames)
+        self.videos[source.id] = video
+        if order.is_screening:
+            seen = self.screened.read(source.id)
+            return [], [] if seen is None else seen.clip_idx.tolist()
+        return video.clips_to_look_at(self.config.target), [clip.clip_idx for clip in self.journal.clips(source.id)]
+
+    def close_video(self, video_id: str) -> VideoCase:
+        """Forget a video's data; returns it once more."""
+        self.screened.flush(video_id)
+        return self.videos.pop(video_id)
+
     def open_clip(self, event: JobStarted) -> None:
         """Make a place for a job's data."""
         is_look = event.purpose == "peek"
+        self.videos[event.video].is_begun |= not is_look
         self.clips[event.job] = ClipCase(ClipId(event.video, event.clip_idx), event.purpose, is_look=is_look)
 
     def close_clip(self, job: int) -> ClipCase:
@@ -139,7 +165,7 @@ class Casework:
             return 0, False
         video = self.videos[case.id.video_id]
         video.warnings += [warning for warning in read.warnings if warning not in video.warnings]
-        case.info, case.frames = read.info, read.frames
+        case.info, case.frames, case.is_last = read.info, read.frames, read.is_last
         is_all = case.purpose == "peek" and read.is_last and case.id.clip_idx == 0
         if is_all:
             case.purpose = "stream"
@@ -175,6 +201,9 @@ class Casework:
         if case.purpose == "verify":
             self.journal.append(case.info, masks, scores, kind="effect")
             video.answers[case.id.clip_idx] = scores
+            return
+        if case.purpose == "screen":
+            self.screened.append(case.info, case.untouched(), is_last=case.is_last)
             return
         if len(case.rounds) == 1 and case.is_look:
             video.looks[case.id.clip_idx] = case.untouched()
@@ -245,7 +274,7 @@ class Casework:
         if case.purpose == "verify":
             return self.videos[case.id.video_id].questions[case.id.clip_idx]
         masks = self._perturb.process(info)
-        return masks.rows(0, 1) if case.purpose == "peek" else masks
+        return masks.rows(0, 1) if case.purpose in ("peek", "screen") else masks
 
     def _recall_answer(self, video: VideoCase, clip_idx: int, question: MaskBatch) -> None:
         found = self.journal.effects(question.clip_id).get(question.round_idx)

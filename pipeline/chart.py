@@ -1,12 +1,13 @@
 """The time profile of a video as inline SVG: for above the line, the two kinds of against below it, net as a line."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 
 MAX_BINS = 360
-WIDTH, HEIGHT = 720, 150
+WIDTH, HEIGHT, SMALL_HEIGHT = 720, 150, 90
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 24
 
 _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -75,6 +76,41 @@ def profile_svg(profile: Profile) -> str:
     return "".join(parts)
 
 
+def screening_svg(
+    starts_s: Float64[np.ndarray, " n"],
+    scores: Float64[np.ndarray, " n"],
+    explained_s: Sequence[tuple[float, float]],
+    *,
+    end_s: float,
+    top: float,
+) -> str:
+    """The screening score over a video's time as one <svg>; explained stretches are marked. Times count from 0.
+
+    `top`: the end of the scale, the same for all videos. Where clips are many, the largest of some is shown.
+    """
+    first = np.unique(np.linspace(0, len(scores), min(len(scores), MAX_BINS) + 1).astype(int)[:-1])
+    values = np.maximum.reduceat(scores, first)
+    scale = (WIDTH - LEFT - RIGHT) / max(end_s, 1e-9)
+    x = LEFT + np.append(starts_s[first], end_s) * scale
+    bottom = SMALL_HEIGHT - BOTTOM
+    y = bottom - values / max(top, 1e-9) * (bottom - TOP)
+    parts = [
+        f'<svg class="screened" viewBox="0 0 {WIDTH} {SMALL_HEIGHT}" role="img">',
+        "<title>Screening score over time; marked: explained</title>",
+        *(
+            f'<rect class="explained" x="{LEFT + a * scale:.1f}" y="{TOP}" width="{(b - a) * scale:.1f}"'
+            f' height="{bottom - TOP}"/>'
+            for a, b in explained_s
+        ),
+        *_time_axis(end_s, SMALL_HEIGHT),
+        _area("score", x, np.full(len(y), float(bottom)), y),
+        f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>',
+        f'<text class="tick" x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{top:.2g}</text>',
+        f'<text class="tick" x="{LEFT - 6}" y="{bottom + 4}" text-anchor="end">0</text></svg>',
+    ]
+    return "".join(parts)
+
+
 def _steps(x: Float64[np.ndarray, " b1"], y: Float64[np.ndarray, " b"]) -> str:
     return "M" + "L".join(f"{a:.1f},{v:.1f}L{b:.1f},{v:.1f}" for a, b, v in zip(x[:-1], x[1:], y, strict=True))
 
@@ -94,14 +130,14 @@ def _rects(name: str, x: np.ndarray, is_in: np.ndarray) -> list[str]:
     ]
 
 
-def _time_axis(end_s: float) -> list[str]:
+def _time_axis(end_s: float, height: int = HEIGHT) -> list[str]:
     step = next((step for step in _STEPS_S if end_s / step <= 10), 7200)
     ticks = np.arange(0, end_s * (1 + 1e-9), step)
     parts = []
     for tick in ticks:
         at = LEFT + tick / end_s * (WIDTH - LEFT - RIGHT)
         label = f"{tick:g} s" if end_s < 60 else f"{int(tick // 60)}:{int(tick % 60):02d}"
-        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
         anchor = "end" if at > WIDTH - RIGHT - 12 else "middle"
-        parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{label}</text>')
+        parts.append(f'<text class="tick" x="{at:.1f}" y="{height - 8}" text-anchor="{anchor}">{label}</text>')
     return parts

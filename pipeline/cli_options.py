@@ -33,6 +33,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run th
 SideBySide = Annotated[bool, typer.Option("--side-by-side", help="Show the source next to the heat map.")]
 FromSeconds = Annotated[float | None, typer.Option("--from", help="Start of the part to explain, in seconds.")]
 ToSeconds = Annotated[float | None, typer.Option("--to", help="End of the part to explain, in seconds.")]
+Screen = Annotated[bool, typer.Option("--screen", help="Score every clip once, then explain the most telling ones.")]
+BudgetTotal = Annotated[int | None, typer.Option(help="Evaluations of the model in the whole run, screening included.")]
+MaxMinutes = Annotated[float | None, typer.Option(help="Begin no further clip after this time.")]
 Masks = Annotated[
     Path | None,
     typer.Option(help="True masks: one PNG per frame, in the folder or in its subfolder named as the source."),
@@ -60,6 +63,9 @@ SETTING_OF_OPTION = {
     "side_by_side": "render.side_by_side",
     "from_s": "decode.from_s",
     "to_s": "decode.to_s",
+    "screen": "screen.enabled",
+    "budget_total": "screen.budget_total",
+    "max_minutes": "screen.max_minutes",
 }
 
 

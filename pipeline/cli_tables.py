@@ -35,6 +35,7 @@ def print_error(error: ExplainError) -> None:
 def print_outcome(folder: Path, place: str, *, is_demo: bool = False) -> None:
     """What a person wants to know at the end of a run, and where the rest lies. `place`: as the user names the run."""
     from pipeline.manifest import RunFolder
+    from pipeline.words import coverage_words
 
     run = RunFolder.open(folder)
     if is_demo and any(run.summaries()):
@@ -47,6 +48,8 @@ def print_outcome(folder: Path, place: str, *, is_demo: bool = False) -> None:
             console.print(table)
         for name, text in speed_rows(run.manifest.summary):
             console.print(f"{name}: {text}")
+    for text in coverage_words(run.manifest.summary):
+        console.print(escape(text))
     _print_failures(run)
     if run.manifest.status == "stopped":
         console.print(f"stopped before the end; go on with: heatreel resume {escape(place)}")

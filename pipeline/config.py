@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.files import hash_json
-from pipeline.sections import EngineConfig, ModelConfig
+from pipeline.sections import EngineConfig, ModelConfig, ScreenConfig
 from stages.aggregate import AggregateConfig
 from stages.base import Settings
 from stages.decode import DecodeConfig
@@ -23,7 +23,7 @@ from stages.refine import RefineConfig
 from stages.render import RenderConfig
 from stages.score import ScoreConfig
 
-__all__ = ["Config", "EngineConfig", "ModelConfig", "load_config", "make_config"]
+__all__ = ["Config", "EngineConfig", "ModelConfig", "ScreenConfig", "load_config", "make_config"]
 
 # Short names of the settings that are used most, in files, in --set and as options of the command line.
 SHORT_KEYS = {
@@ -51,6 +51,7 @@ class Config(Settings):
         default="top1", description="a class name, an index, top1, second or top3; commas separate several"
     )
     model: ModelConfig = ModelConfig()
+    screen: ScreenConfig = ScreenConfig()
     decode: DecodeConfig = DecodeConfig()
     perturb: PerturbConfig = PerturbConfig()
     score: ScoreConfig = ScoreConfig()
@@ -58,6 +59,13 @@ class Config(Settings):
     aggregate: AggregateConfig = AggregateConfig()
     render: RenderConfig = RenderConfig()
     engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _one_clip_is_affordable(self) -> "Config":
+        total = self.screen.budget_total
+        if total is not None and total < self.budget:
+            raise ValueError(f"screen.budget_total {total} is less than one clip takes, {self.budget} evaluations")
+        return self
 
     @property
     def budget(self) -> int:

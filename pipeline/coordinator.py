@@ -11,11 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from pipeline.cases import VideoCase
 from pipeline.casework import Casework
 from pipeline.engine import Answer, Engine, Happening, Problem, WorkerDown, WorkerUp
+from pipeline.orders import Assignment
 from pipeline.outcomes import Outcomes, Record
 from pipeline.scheduler import Scheduler
 from pipeline.stats import Stats
@@ -34,25 +32,13 @@ from pipeline.work import (
     Task,
     VideoEnded,
 )
-from stages.decode import estimate_clips
 from stages.errors import ConfigError, DiskFullError, ExplainError
-from stages.records import VideoSource
-from stages.targets import needs_scores
 
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 DRAIN_S = 20.0  # after the first stop: for what is in flight
 CLOSE_S = 20.0  # after the second: for films to be closed
-NUM_PEEKS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """A video to explain. `targets`: what an earlier, unfinished attempt has chosen."""
-
-    source: VideoSource
-    targets: tuple[int, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -89,6 +75,7 @@ class Coordinator:
         self.outcomes = Outcomes(record, stats)
         self.stats = stats
         self._clock = clock
+        self._is_screening = self._is_time_over = False
         self._num_stops = 0
         self._stop_by: float | None = None
         self.error: ExplainError | None = None  # why the run had to end
@@ -101,6 +88,14 @@ class Coordinator:
     def stop(self) -> None:
         """Once: finish what is in flight. Twice: close the films as they are."""
         self._num_stops += 1
+
+    def begin_no_more(self) -> None:
+        """The time is over: begin no further clip; those that were begun are all there is."""
+        self._is_time_over = True
+        for assignment in self.feed.waiting:
+            self.outcomes.record.ended(assignment.source.id)
+        self.feed.waiting.clear()
+        self.scheduler.ledger.begin_no_more()
 
     def step(self, timeout_s: float = POLL_S) -> bool:
         """One turn of the loop, of about `timeout_s` at most; True when every video has ended or has been given up."""
@@ -146,20 +141,14 @@ class Coordinator:
             self.stats.began = now if self.stats.began is None else self.stats.began
         self.scheduler.worker_up(up.stage, up.worker, batch_size=batch_size)
 
-    # --- sources and stopping ---
-
     def _open(self, assignment: Assignment) -> None:
-        source = assignment.source
-        config, spec = self.casework.config, self.casework.spec
-        count = estimate_clips(source, spec, config.decode)
-        video = VideoCase(source, targets=assignment.targets, expected_clips=count or 0)
-        self.casework.videos[source.id] = video
-        self.stats.expected_clips += count or 0
-        peek: list[int] = []
-        if video.targets is None and needs_scores(config.target):
-            peek = sorted({int(idx) for idx in np.linspace(0, (count or NUM_PEEKS) - 1, NUM_PEEKS)})
-        done = [clip.clip_idx for clip in self.casework.journal.clips(source.id)]
-        self.scheduler.add_video(source.id, peek=peek, done=done)
+        source, order = assignment.source, assignment.order
+        if order.is_screening != self._is_screening:
+            self._is_screening = order.is_screening
+            self.scheduler.ledger.window.forget_rounds()
+        peek, done = self.casework.open_video(source, order, assignment.targets)
+        self.stats.expect(self.casework.videos[source.id].expected_clips, is_screening=order.is_screening)
+        self.scheduler.add_video(source.id, peek=peek, done=done, order=order)
 
     def _heed_stop(self, now: float) -> None:
         if self._num_stops and self._stop_by is None:
@@ -182,8 +171,6 @@ class Coordinator:
     def _patience(self, now: float, timeout_s: float) -> float:
         wake = self.scheduler.next_wakeup(now)
         return timeout_s if wake is None else min(max(wake - now, 0.001), timeout_s)
-
-    # --- tasks ---
 
     def _start_tasks(self, now: float) -> None:
         tasks = self.scheduler.admit(now)
@@ -282,10 +269,11 @@ class Coordinator:
                 self.scheduler.open_gate(event.video)
         elif isinstance(event, JobEnded):
             case = self.casework.close_clip(event.job)
+            self.stats.screened += case.purpose == "screen" and bool(case.rounds)
             if event.failed_in is not None:
                 source = self.casework.videos[case.id.video_id].source
                 self.outcomes.clip_given_up(case, source, event.failed_in)
         elif isinstance(event, VideoEnded):
-            source = self.casework.videos.pop(event.video).source
-            is_cut = self.is_stopped or self.error is not None
-            self.outcomes.video_ended(source, is_complete=event.is_complete, is_cut=is_cut)
+            video = self.casework.close_video(event.video)
+            is_cut = self.is_stopped or self.error is not None or (self._is_time_over and not video.is_begun)
+            self.outcomes.video_ended(video.source, is_complete=event.is_complete, is_cut=is_cut)

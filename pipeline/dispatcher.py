@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Protocol
 
-from pipeline.coordinator import CLOSE_S, DRAIN_S, Assignment
+from pipeline.coordinator import CLOSE_S, DRAIN_S
 from pipeline.fleet import Fleet
 from pipeline.logs import log_again
-from pipeline.shards import NoMore, Report, Saying, Stop, TargetsChosen, VideoGone
+from pipeline.orders import Assignment, Order, Orders, explain_everything
+from pipeline.shards import NoMore, Report, Saying, Stop, TargetsChosen, TimeOver, VideoGone
 from pipeline.stats import Stats
 from pipeline.summaries import VideoSummary
 from stages.errors import ExplainError, ResourceError
@@ -38,6 +39,18 @@ class Sources(Protocol):
         """List no further."""
 
 
+class _NoSources:
+    """Before the first pass."""
+
+    has_ended = True
+
+    def poll(self) -> VideoSource | Failure | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
 class Notes(Protocol):
     """Where the run writes down what happens (`record.RunRecord`)."""
 
@@ -60,7 +73,6 @@ class _Shard:
     wants: int = 1
     num_assigned: int = 0  # since it was built
     open: dict[str, Assignment] = field(default_factory=dict)
-    told_no_more: bool = False
     has_ended: bool = False
     stats: Stats = field(default_factory=Stats)
 
@@ -72,7 +84,6 @@ class Dispatcher:
         self,
         fleet: Fleet,
         num_shards: int,
-        feed: Sources,
         notes: Notes,
         *,
         max_failures: int | None = None,
@@ -81,7 +92,6 @@ class Dispatcher:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._fleet = fleet
-        self._feed = feed
         self._notes = notes
         self._max_failures = max_failures
         self._targets = dict(targets or {})
@@ -90,6 +100,12 @@ class Dispatcher:
         self._shards = [_Shard() for _ in range(num_shards)]
         self._lost = Stats()  # what shards had done when they died
         self._began = clock()
+        self._feed: Sources = _NoSources()
+        self._orders: Orders = explain_everything
+        self._deadline: float | None = None
+        self.is_time_over = False
+        self._has_told_no_more = False
+        self._known_failures: set[tuple[str, int | None, str, str]] = set()
         self._num_failures = 0
         self._num_stops = self._num_stops_told = 0
         self._give_up_at: float | None = None
@@ -104,25 +120,61 @@ class Dispatcher:
         """Once: finish what is in flight. Twice: close the films as they are. Safe to call from a signal handler."""
         self._num_stops += 1
 
-    def run(self) -> None:
-        """Until every shard has ended. Raises what makes going on useless, after closing what is open."""
-        while not all(shard.has_ended for shard in self._shards):
+    def run_pass(self, feed: Sources, orders: Orders = explain_everything, deadline: float | None = None) -> None:
+        """Have all sources of `feed` done as `orders` say, and wait for it; no clip is begun after `deadline`.
+
+        Raises what makes going on useless, after closing what is open.
+        """
+        self._feed, self._orders, self._deadline = feed, orders, deadline
+        self.is_time_over = False
+        while not (self._feed.has_ended and not any(shard.open for shard in self._shards)):
             self._heed_stops()
-            is_hungry = self._hand_out()
-            for index, report in self._fleet.wait(HUNGRY_S if is_hungry else QUIET_S):
-                self._take(index, report)
-            self._show(self.stats(), self._clock())
-            if self._give_up_at is not None and self._clock() > self._give_up_at:
-                _log.warning("%d shards did not end in time", sum(not shard.has_ended for shard in self._shards))
+            self._heed_deadline()
+            self._turn(is_hungry=self._hand_out())
+            if self.is_stopped and self._is_over():
                 break
-        if self._fatal is not None:
-            raise self._fatal
+        self._raise_fatal()
+
+    def finish(self) -> None:
+        """End the shards, which bring what they have to the disk. Raises as `run_pass`."""
+        for index in range(len(self._shards)):
+            self._fleet.tell(index, NoMore())
+        self._has_told_no_more = True
+        while not self._is_over():
+            self._heed_stops()
+            self._turn(is_hungry=False)
+        self._raise_fatal()
+
+    def now(self) -> float:
+        """The time on the dispatcher's clock."""
+        return self._clock()
 
     def stats(self) -> Stats:
         """The figures of all shards together."""
         total = self._lost.plus(*(shard.stats for shard in self._shards))
-        total.began, total.failures = self._began, self._num_failures
+        total.began, total.failures, total.is_time_over = self._began, self._num_failures, self.is_time_over
         return total
+
+    def _turn(self, *, is_hungry: bool) -> None:
+        for index, report in self._fleet.wait(HUNGRY_S if is_hungry else QUIET_S):
+            self._take(index, report)
+        self._show(self.stats(), self._clock())
+
+    def _is_over(self) -> bool:
+        """Whether all shards have ended, or have been waited for long enough."""
+        if all(shard.has_ended for shard in self._shards):
+            return True
+        if self._give_up_at is None or self._clock() <= self._give_up_at:
+            return False
+        _log.warning("%d shards did not end in time", sum(not shard.has_ended for shard in self._shards))
+        return True
+
+    def _raise_fatal(self) -> None:
+        if self._fatal is not None:
+            while not self._is_over():
+                self._heed_stops()
+                self._turn(is_hungry=False)
+            raise self._fatal
 
     def _hand_out(self) -> bool:
         """Give out what is there to those who want it, the emptiest first; True while one still wants."""
@@ -137,26 +189,27 @@ class Dispatcher:
                 self._failed(item)
                 continue
             try:
-                is_new = self._notes.opened(item)
+                order = self._orders(item) if self._notes.opened(item) else None
             except ExplainError as error:  # it is not what it was when the run began
                 self._end_run(error)
                 return False
-            if is_new:
-                self._assign(min(hungry, key=lambda shard: len(shard.open)), item)
-        if self._num_stops or self._fatal:
-            return False
-        for index, shard in enumerate(self._shards):
-            if not shard.told_no_more:
-                shard.told_no_more = True
-                self._fleet.order(index, NoMore())
+            if order is not None:
+                self._assign(min(hungry, key=lambda shard: len(shard.open)), item, order)
         return False
 
-    def _assign(self, shard: _Shard, source: VideoSource) -> None:
-        assignment = Assignment(source=source, targets=self._targets.get(source.id))
-        shard.open[source.id] = assignment
+    def _assign(self, shard: _Shard, source: VideoSource, order: Order) -> None:
+        shard.open[source.id] = Assignment(source=source, order=order, targets=self._targets.get(source.id))
         shard.wants -= 1
         shard.num_assigned += 1
-        self._fleet.order(self._shards.index(shard), assignment)
+        self._fleet.tell(self._shards.index(shard), shard.open[source.id])
+
+    def _heed_deadline(self) -> None:
+        if self._deadline is None or self.is_time_over or self._clock() < self._deadline:
+            return
+        self.is_time_over = True
+        self._feed.close()
+        for index in range(len(self._shards)):
+            self._fleet.tell(index, TimeOver())
 
     def _take(self, index: int, report: Report) -> None:
         shard = self._shards[index]
@@ -194,12 +247,19 @@ class Dispatcher:
             shard.has_ended = True
             return
         for video_id, assignment in shard.open.items():
-            shard.open[video_id] = Assignment(source=assignment.source, targets=self._targets.get(video_id))
-            self._fleet.order(index, shard.open[video_id])
-        if shard.told_no_more:
-            self._fleet.order(index, NoMore())
+            shard.open[video_id] = replace(assignment, targets=self._targets.get(video_id))
+            self._fleet.tell(index, shard.open[video_id])
+        if self.is_time_over:
+            self._fleet.tell(index, TimeOver())
+        if self._has_told_no_more:
+            self._fleet.tell(index, NoMore())
 
     def _failed(self, failure: Failure) -> None:
+        """Write a failure down; what both passes of a screened run meet counts once."""
+        key = (failure.uri, failure.clip_idx, failure.stage, failure.reason)
+        if key in self._known_failures:
+            return
+        self._known_failures.add(key)
         self._notes.failed(failure)
         self._num_failures += 1
         most = self._max_failures
@@ -217,6 +277,6 @@ class Dispatcher:
             self._num_stops_told += 1
             self._feed.close()
             for index in range(len(self._shards)):
-                self._fleet.order(index, Stop())
+                self._fleet.tell(index, Stop())
             drain_s = DRAIN_S if self._num_stops_told == 1 else 0.0
             self._give_up_at = self._clock() + drain_s + CLOSE_S + GRACE_S

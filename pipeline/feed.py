@@ -12,6 +12,26 @@ from stages.sources import find_sources, probe, unique_id
 AHEAD = 4
 
 
+class KnownFeed:
+    """Sources that have been probed before; what the coordinator asks of a `SourceFeed`."""
+
+    def __init__(self, sources: Iterable[VideoSource]) -> None:
+        self._left = deque(sources)
+
+    def poll(self, timeout_s: float = 0.0) -> VideoSource | Failure | None:
+        """The next source; None at the end."""
+        return self._left.popleft() if self._left else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing will come any more."""
+        return not self._left
+
+    def close(self) -> None:
+        """Give no further source."""
+        self._left.clear()
+
+
 class SourceFeed:
     """Gives each source as a VideoSource, or as the Failure that says why it is none.
 

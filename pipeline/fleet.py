@@ -5,7 +5,7 @@ from typing import Protocol
 
 from pipeline.config import Config
 from pipeline.local import LocalEngine
-from pipeline.shards import Order, Report, Shard, ShardPlan
+from pipeline.shards import Message, Report, Shard, ShardPlan
 from pipeline.topology import ScorerReport, Share
 
 
@@ -16,8 +16,8 @@ class Fleet(Protocol):
         """Bring up all shards; a report of the first scorer of each. Raises what a shard cannot start for."""
         ...
 
-    def order(self, shard: int, order: Order) -> None:
-        """Send an order; returns at once."""
+    def tell(self, shard: int, message: Message) -> None:
+        """Send a message; returns at once."""
 
     def wait(self, timeout_s: float) -> list[tuple[int, Report]]:
         """The reports that came since the last call; works or waits for about `timeout_s` at most."""
@@ -39,22 +39,22 @@ class LocalFleet:
 
     def __init__(self) -> None:
         self._shard: Shard | None = None
-        self._orders: list[Order] = []
+        self._messages: list[Message] = []
 
     def start(self, config: Config, run: str) -> Sequence[ScorerReport]:
         """Bring up the threads."""
         self._shard = Shard(ShardPlan(config=config, run=run, share=Share()), LocalEngine())
         return [self._shard.start()]
 
-    def order(self, shard: int, order: Order) -> None:
+    def tell(self, shard: int, message: Message) -> None:
         """Kept until the shard works."""
-        self._orders.append(order)
+        self._messages.append(message)
 
     def wait(self, timeout_s: float) -> list[tuple[int, Report]]:
         """Let the shard work."""
         assert self._shard is not None, "start() has not run"
-        orders, self._orders = self._orders, []
-        return [(0, self._shard.advance(orders, timeout_s))]
+        messages, self._messages = self._messages, []
+        return [(0, self._shard.advance(messages, timeout_s))]
 
     def memory(self) -> dict[str, int]:
         """All threads live in the driver."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.orders import EVERYTHING, Order
 from pipeline.work import Piece, Purpose
 
 Phase = Literal["stream", "finish", "verify", "close"]
@@ -32,22 +33,30 @@ class Job:
         """Replays hold credits of their own, so that they cannot wait for the clips that wait for them."""
         return self.purpose != "replay"
 
+    @property
+    def is_in_stream(self) -> bool:
+        """Whether clips of this kind come in order, so that the last of them is the end of the video."""
+        return self.purpose in ("screen", "stream", "replay")
+
 
 class Video:
     """One open video: what to read next, what waits for its turn to be written."""
 
-    def __init__(self, name: str, *, peek: Iterable[int], done: Iterable[int]) -> None:
+    def __init__(self, name: str, *, peek: Iterable[int], done: Iterable[int], order: Order = EVERYTHING) -> None:
         self.name = name
-        self.done = frozenset(done)  # clips whose rounds are in the journal
+        self.only = order.only
+        self._wanted_stop = 0 if order.only is None else max(order.only, default=-1) + 1
+        self.is_screening = order.is_screening  # clips end with their first round; nothing is written
+        self.done = frozenset(done) if order.only is None else order.only & frozenset(done)  # in the journal
         self.peeks = deque(peek)
         self.is_gated = bool(self.peeks)  # refinement waits for the target
         self.num_peeks = len(self.peeks)  # not yet answered
         self.is_unseen = 0 in self.peeks  # the first look at clip 0 may show that it is all there is
         self.held: list[int] = []  # jobs that wait at the gate
-        self.replays = deque(sorted(self.done))
+        self.replays = deque(() if order.is_screening else sorted(self.done))
         self.num_replaying = 0
         self.next_idx = 0
-        self.end_idx: int | None = None  # no clip from here on
+        self.end_idx: int | None = None if order.only is None else self._wanted_stop  # no clip from here on
         self.again: deque[int] = deque()  # jobs to be read (again) before anything new
         self.verify: deque[int] = deque()  # clips to ask again about their regions
         self.jobs: set[int] = set()
@@ -78,8 +87,8 @@ class Video:
         return self.phase == "stream" and (self.end_idx is None or self.next_idx < self.end_idx or bool(self.replays))
 
     def next_stream_idx(self) -> int | None:
-        """The next clip to read, passing over those in the journal."""
-        while self.next_idx in self.done:
+        """The next clip to read, passing over those in the journal and those that are not wanted."""
+        while self.next_idx in self.done or self._is_unwanted(self.next_idx):
             self.next_idx += 1
         if self.is_unseen:
             return None
@@ -97,7 +106,7 @@ class Video:
         while len(taken) < most:
             if self.next_sink in self.ready:
                 taken.append(self.ready.pop(self.next_sink))
-            elif self.next_sink not in self.skipped:
+            elif self.next_sink not in self.skipped and not self._is_unwanted(self.next_sink):
                 break
             self.next_sink += 1
         return taken
@@ -114,7 +123,7 @@ class Video:
 
     def start_over(self, replaying: Iterable[int] = ()) -> None:
         """The sink lost its state: everything written so far, and what was `replaying`, is replayed, in clip order."""
-        written = [idx for idx in range(self.next_sink) if idx not in self.skipped]
+        written = [idx for idx in range(self.next_sink) if idx not in self.skipped and not self._is_unwanted(idx)]
         self.replays = deque(sorted({*written, *self.replays, *replaying}))
         self.ready = {idx: job for idx, job in self.ready.items() if job in self.jobs}
         self.next_sink = 0
@@ -126,15 +135,19 @@ class Video:
         self.epoch += 1
 
     def stop(self) -> None:
-        """Read nothing that was not asked for yet."""
+        """Read nothing that was not asked for yet; what is not done then is missing."""
+        self.is_cut |= self.phase == "stream" and (self.end_idx is None or self.next_idx < self.end_idx)
+        self.end_here()
+        self.is_cut |= bool(self.verify)
+        self.verify.clear()
+
+    def end_here(self) -> None:
+        """Begin no further clip; those that were begun are all there is."""
         if self.phase == "stream":
-            self.is_cut |= self.end_idx is None or self.next_idx < self.end_idx
             self.end_at(self.next_idx)
             self.num_peeks -= len(self.peeks)
             self.is_unseen &= 0 not in self.peeks
             self.peeks.clear()
-        self.is_cut |= bool(self.verify)
-        self.verify.clear()
 
     def give_up(self) -> None:
         """Nothing more will be read or refined; only what is written remains to be closed."""
@@ -146,3 +159,6 @@ class Video:
         self.end_idx = 0
         if self.phase == "verify":
             self.phase = "close"
+
+    def _is_unwanted(self, clip_idx: int) -> bool:
+        return self.only is not None and clip_idx not in self.only and clip_idx < self._wanted_stop

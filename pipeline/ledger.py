@@ -54,7 +54,7 @@ class Ledger:
     def ask(self, job: Job, now: float) -> None:
         """Let the current round of a job wait for the scorers."""
         home = self.homes.get(job.id)
-        if job.purpose in ("stream", "replay"):
+        if job.is_in_stream:
             self.window.observe_round(job.rows)
         self.rows.put(
             Piece(job.id, job.round_idx, 0, job.rows), now, home if self.workers.is_up("score", home) else None
@@ -72,10 +72,23 @@ class Ledger:
             job.has_frames = False
             self.events.append(FramesDropped(job.id))
 
+    def stop(self) -> None:
+        """Take in nothing new; what is missing then is missing."""
+        self.is_stopping = True
+        for video in self.videos.values():
+            video.stop()
+            self.check_peeks(video)
+
+    def begin_no_more(self) -> None:
+        """Begin no further clip; those that were begun go the whole way, and their videos end in good order."""
+        for video in self.videos.values():
+            video.end_here()
+            self.check_peeks(video)
+
     def give_up(self, job: Job, stage: StageName) -> None:
         """A stage could not do a job: the clip is left out, the rest of the video goes on."""
         video = self.videos[job.video]
-        if job.purpose in ("stream", "replay"):
+        if job.is_in_stream:
             video.skip(job.clip_idx)
         self.end(job, stage)
 
@@ -114,12 +127,38 @@ class Ledger:
             self.end(job)
         video.start_over(job.clip_idx for job in again if job.purpose == "replay")
 
+    def sink_lost(self, video: Video, now: float) -> None:
+        """The sink died. One that dies again and again at the same place may do so because of what it was asked."""
+        if video.sink_seq is None:
+            self.start_over(video)
+        else:
+            self.sink_failed(video, now, is_permanent=False)
+
+    def sink_failed(self, video: Video, now: float, *, is_permanent: bool) -> None:
+        """The sink could not do what it was asked: write the video again after a while, or give it up."""
+        video.sink_attempts += 1
+        if is_permanent or video.is_failed or video.sink_attempts >= self.limits.attempts:
+            video.sink_worker = None
+            self.drop(video)
+        else:
+            video.sink_not_before = now + self.backoff(video.sink_attempts)
+            self.start_over(video)
+
+    def drop(self, video: Video) -> None:
+        """Give up a video: what has been written is closed, the rest is forgotten."""
+        video.is_failed = True
+        for job_id in list(video.jobs):
+            self.end(self.jobs[job_id])
+        video.give_up()
+        if video.sink_worker is None or (video.num_sunk == 0 and video.sink_seq is None):
+            self.end_video(video)
+
     def end_video(self, video: Video) -> None:
         """Nothing more will happen to this video."""
         for job_id in list(video.jobs):
             self.end(self.jobs[job_id])
         del self.videos[video.name]
-        is_complete = video.num_sunk > 0 and not (video.is_failed or video.is_cut)
+        is_complete = (video.num_sunk > 0 or video.is_screening) and not (video.is_failed or video.is_cut)
         self.events.append(VideoEnded(video.name, is_complete))
 
     def backoff(self, attempts: int) -> float:

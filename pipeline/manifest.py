@@ -37,7 +37,8 @@ Status = Literal["running", "finished", "stopped", "failed"]
 
 # All that a run writes; nothing else is ever deleted from the folder.
 RUN_CONTENTS = (
-    *("clips.parquet", "frames.parquet", "regions.parquet", "parts", "maps", "films", "pictures", "journal"),
+    *("clips.parquet", "frames.parquet", "regions.parquet", "screening.parquet"),
+    *("parts", "maps", "films", "pictures", "journal", "screened"),
     *("videos.jsonl", "failures.jsonl", "log.jsonl", "report", "evaluation.json", "manifest.json"),
 )
 
@@ -188,7 +189,7 @@ class RunFolder:
             outputs.update(video.outputs)
             num_videos, num_clips = num_videos + 1, num_clips + video.num_clips
             num_frames += video.num_frames
-        for name in ("clips.parquet", "frames.parquet", "regions.parquet", "failures.jsonl"):
+        for name in ("clips.parquet", "frames.parquet", "regions.parquet", "screening.parquet", "failures.jsonl"):
             if (self.path / name).exists():
                 outputs[name] = hash_file(self.path / name)
         inputs = tuple(asdict(source) for source in self.inputs().values())

@@ -73,9 +73,13 @@ class RichView:
         if now < self._next or stats.began is None:
             return
         self._next = now + RICH_EVERY_S
-        total = max(stats.expected_clips, stats.clips) or None
+        done, expected, what = stats.progress
         self._progress.update(
-            self._task, description="explaining", completed=stats.clips, total=total, text=describe(stats, now)
+            self._task,
+            description="screening" if what else "explaining",
+            completed=done,
+            total=max(expected, done) or None,
+            text=describe(stats, now),
         )
 
     def close(self) -> None:
@@ -92,8 +96,9 @@ def make_view(*, is_quiet: bool) -> ProgressView:
 
 def describe(stats: Stats, now: float) -> str:
     """clips, evaluations/s, efficiency, time to go, in one line."""
-    total = f"/{stats.expected_clips}" if stats.expected_clips >= stats.clips and stats.expected_clips else ""
-    parts = [f"{stats.clips}{total} clips", f"{stats.rate(now):.3g} evaluations/s"]
+    done, expected, what = stats.progress
+    total = f"/{expected}" if expected >= done and expected else ""
+    parts = [f"{done}{total} clips {what}".rstrip(), f"{stats.rate(now):.3g} evaluations/s"]
     if (efficiency := stats.efficiency(now)) is not None:
         parts.append(f"efficiency {efficiency:.2f}")
     if (eta_s := stats.eta_s(now)) is not None:

@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.logs import LogLine, LogTray
 from pipeline.metrics import METRICS
 from pipeline.ray_cluster import actor_options, cluster_capacity
-from pipeline.shards import Order, Report, Shard, ShardPlan
+from pipeline.shards import Message, Report, Shard, ShardPlan
 from pipeline.topology import ScorerReport, Share, num_scorers
 from pipeline.work import StageName
 from pipeline.worker import peak_memory
@@ -51,8 +51,8 @@ class _Coordinator:
             report, error = None, refused
         return report, error, self._tray.fetch(), self._engine.hands()
 
-    def advance(self, orders: Sequence[Order], seconds: float) -> tuple[Report, Hands]:
-        report = self._shard.advance(orders, seconds)
+    def advance(self, messages: Sequence[Message], seconds: float) -> tuple[Report, Hands]:
+        report = self._shard.advance(messages, seconds)
         return replace(report, logs=self._tray.fetch()), self._engine.hands()
 
     def memory(self) -> dict[str, int]:
@@ -70,7 +70,7 @@ class _Post:
 
     plan: ShardPlan
     actor: Any = None
-    orders: list[Order] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)  # on their way, oldest first; the first may be `start`
     is_starting: bool = True
     hands: Hands = field(default_factory=dict)
@@ -108,9 +108,9 @@ class RayFleet:
             self._launch(self._posts[-1])
         return [self._first_report(post) for post in self._posts]
 
-    def order(self, shard: int, order: Order) -> None:
+    def tell(self, shard: int, message: Message) -> None:
         """Goes with the next call."""
-        self._posts[shard].orders.append(order)
+        self._posts[shard].messages.append(message)
 
     def wait(self, timeout_s: float) -> list[tuple[int, Report]]:
         """What the coordinators report; waits for the first."""
@@ -192,8 +192,8 @@ class RayFleet:
 
     def _send(self, post: _Post) -> None:
         while not (post.is_starting or post.has_ended) and len(post.calls) < TURNS:
-            orders, post.orders = post.orders, []
-            post.calls.append(post.actor.advance.remote(orders, TURN_S))
+            messages, post.messages = post.messages, []
+            post.calls.append(post.actor.advance.remote(messages, TURN_S))
 
     def _take(self, index: int, post: _Post) -> Report | None:
         """The oldest call of a coordinator has been answered, or never will be."""
@@ -216,7 +216,7 @@ class RayFleet:
         _log.warning("coordinator=%d %s: %s", index, type(error).__name__, told[-1] if told else "died")
         self._ray.kill(post.actor)
         self._end(post.hands)
-        post.orders, post.hands = [], {}
+        post.messages, post.hands = [], {}
         post.deaths += 1
         if post.deaths > MAX_DEATHS:
             post.calls, post.has_ended = [], True

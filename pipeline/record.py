@@ -1,6 +1,7 @@
 """What a run writes down about its inputs, in its folder, and what it finds there when it goes on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from pipeline.files import append_line, read_lines
 from pipeline.manifest import RunFolder
@@ -16,8 +17,15 @@ class RunRecord:
         self._path = run.path / "videos.jsonl"
         self._known = run.inputs()
         self._done = {summary.video_id for summary in run.summaries()}
-        self._earlier = [failure for failure in run.failures() if failure.video_id in self._done]
-        self._failures: list[Failure] = []
+        marks = [row["failures"] for row in read_lines(self._path) if row.get("event") == "screened"]
+        of_screening = [Failure(**row) for row in (marks[-1] if marks else ())]
+        found = (*of_screening, *(failure for failure in run.failures() if failure.video_id in self._done))
+        self._earlier: dict[object, Failure] = {_key(failure): failure for failure in found}
+        self._failures: dict[object, Failure] = {}
+        rows = (row for row in read_lines(self._path) if row.get("event") == "allowed")
+        self.allowed: dict[str, tuple[int | None, int]] = {
+            row["video_id"]: (row["clips"], row["evaluations"]) for row in rows
+        }
 
     def asked_for(self, sources: Sequence[str]) -> None:
         """Write down what the user named, for resume."""
@@ -36,8 +44,8 @@ class RunRecord:
         return {row["video_id"]: tuple(row["targets"]) for row in rows}
 
     def failures(self) -> list[Failure]:
-        """The failures that still stand: those of this session, and of videos finished in an earlier one."""
-        return [*self._earlier, *self._failures]
+        """The failures that stand: of this session, of earlier screening, and of videos finished earlier."""
+        return list((self._earlier | self._failures).values())
 
     def opened(self, source: VideoSource) -> bool:
         """Take in a source; False when it is finished. Raises ManifestError when it changed since the run began."""
@@ -47,7 +55,17 @@ class RunRecord:
             self._run.expect_same(source.uri, self._known[source.id].sha256, source.sha256)
         else:
             self._run.register(source)
+            self._known[source.id] = source
         return True
+
+    def allow(self, video_id: str, clips: int | None, evaluations: int) -> None:
+        """So many clips of this video (None: all) may be asked about, at this cost, and no more in a later session."""
+        self.allowed[video_id] = clips, evaluations
+        append_line(self._path, {"event": "allowed", "video_id": video_id, "clips": clips, "evaluations": evaluations})
+
+    def screened(self) -> None:
+        """Screening is over; it is not done again, so its failures stand."""
+        append_line(self._path, {"event": "screened", "failures": [asdict(failure) for failure in self.failures()]})
 
     def has_targets(self, video_id: str, targets: tuple[int, ...]) -> None:
         """The classes to explain in this video are decided."""
@@ -59,5 +77,12 @@ class RunRecord:
 
     def failed(self, failure: Failure) -> None:
         """An input, or a part of it, could not be explained."""
-        self._failures.append(failure)
-        self._run.fail(failure)
+        is_known = _key(failure) in self._failures or _key(failure) in self._earlier
+        self._failures[_key(failure)] = failure
+        if not is_known:
+            self._run.fail(failure)
+
+
+def _key(failure: Failure) -> tuple[str, int | None, str, str]:
+    """What makes two failures the same."""
+    return failure.video_id, failure.clip_idx, failure.stage, failure.reason

@@ -17,6 +17,7 @@ from pipeline.artifacts import Table, part_path
 from pipeline.chart import make_profile, profile_svg
 from pipeline.files import atomic_file, remove, safe_name
 from pipeline.manifest import Manifest, RunFolder
+from pipeline.report_screening import screening_section
 from pipeline.summaries import TargetSummary, VideoSummary
 from stages.stores import name_of
 
@@ -58,6 +59,7 @@ def write_report(run: RunFolder | Path) -> Path:
             videos=(_video(folder, summary, "../") for summary in (folder.summaries() if is_inline else ())),
             failures=failures[:MAX_FAILURES],
             num_failures=len(failures),
+            screening=screening_section(folder),
         ),
     )
     return index

@@ -22,6 +22,7 @@ from pipeline.logs import logging_to
 from pipeline.manifest import RunFolder, Status
 from pipeline.metrics import Published
 from pipeline.mirror import mirrored
+from pipeline.passes import Passes, account
 from pipeline.progress import make_view
 from pipeline.record import RunRecord
 from pipeline.report import write_report
@@ -95,7 +96,7 @@ def _resume(path: Path, *, is_quiet: bool) -> RunSummary:
 
 
 def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceFeed, *, is_quiet: bool) -> RunSummary:
-    stats, view = Stats(), make_view(is_quiet=is_quiet)
+    stats, view, started = Stats(), make_view(is_quiet=is_quiet), time.monotonic()
     status: Status = "failed"
     fleet: Fleet | None = None
     dispatcher: Dispatcher | None = None
@@ -107,14 +108,14 @@ def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceF
             dispatcher = Dispatcher(
                 fleet,
                 len(reports),
-                feed,
                 record,
                 max_failures=config.engine.max_failures,
                 targets=record.targets(),
                 show=Published(view, fleet.publish).show,
             )
             with _signals(dispatcher):
-                dispatcher.run()
+                Passes(dispatcher, config, reports[0].spec, folder, record).run(feed, started=started)
+                dispatcher.finish()
             status = "stopped" if dispatcher.is_stopped else "finished"
         except KeyboardInterrupt:
             status = "stopped"
@@ -130,7 +131,7 @@ def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceF
                     stats.memory = fleet.memory()
                 fleet.close()
             figures = stats.summary(now)
-            _finish(folder, record, status, figures)
+            _finish(config, folder, record, status, figures, is_time_over=stats.is_time_over)
     return RunSummary(path=folder.path, status=status, failures=tuple(record.failures()), figures=figures)
 
 
@@ -152,13 +153,22 @@ def _write_down_model(config: Config, folder: RunFolder, reports: Sequence[Score
         resolve_targets(config.target, np.zeros(len(spec.labels), np.float32), spec)  # a wrong name costs nothing yet
 
 
-def _finish(folder: RunFolder, record: RunRecord, status: Status, figures: Mapping[str, Any]) -> None:
+def _finish(
+    config: Config,
+    folder: RunFolder,
+    record: RunRecord,
+    status: Status,
+    figures: dict[str, Any],
+    *,
+    is_time_over: bool,
+) -> None:
     """Tables, manifest, report: also of a run that was stopped or failed, as far as it got."""
     try:
         done = {summary.video_id for summary in folder.summaries()}
         merge_tables(folder.path, [video_id for video_id in folder.inputs() if video_id in done])
         labels = {str(t.target_idx): t.target for summary in folder.summaries() for t in summary.targets}
         folder.update(targets=labels)
+        figures.update(account(folder, record, config, is_time_over=is_time_over))
         folder.finish(status, figures)
         write_report(folder)
     except ManifestError:

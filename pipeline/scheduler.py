@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pipeline.admission import Admission
 from pipeline.jobs import Job, Video
 from pipeline.ledger import Ledger
+from pipeline.orders import EVERYTHING, Order
 from pipeline.window import Limits
 from pipeline.work import DecodeTask, Event, RefineTask, RoundScored, ScoreTask, SinkTask, StageName, Task
 
@@ -38,7 +39,7 @@ class Scheduler:
         self.ledger.workers.down(stage, worker)
         for video in list(self.ledger.videos.values()):
             if stage == "sink" and video.sink_worker == worker:
-                self._sink_lost(video, now)
+                self.ledger.sink_lost(video, now)
             if stage == "decode" and video.decode_worker == worker:
                 video.decode_worker = None
 
@@ -53,9 +54,11 @@ class Scheduler:
         streaming = sum(video.is_streaming for video in self.ledger.videos.values())
         return min(self.limits.max_videos - streaming, 2 * self.limits.max_videos - len(self.ledger.videos))
 
-    def add_video(self, name: str, *, peek: Iterable[int] = (), done: Iterable[int] = ()) -> None:
+    def add_video(
+        self, name: str, *, peek: Iterable[int] = (), done: Iterable[int] = (), order: Order = EVERYTHING
+    ) -> None:
         """Open a video. `peek`: clips to look at before the target is known; `done`: clips found in the journal."""
-        self.ledger.videos[name] = Video(name, peek=peek, done=done)
+        self.ledger.videos[name] = Video(name, peek=peek, done=done, order=order)
 
     def open_gate(self, name: str) -> None:
         """The target of this video is known: its clips may be refined."""
@@ -66,15 +69,8 @@ class Scheduler:
 
     def drop_video(self, name: str) -> None:
         """Give up a video: what has been written is closed, the rest is forgotten."""
-        video = self.ledger.videos.get(name)
-        if video is None:
-            return
-        video.is_failed = True
-        for job_id in list(video.jobs):
-            self.ledger.end(self.ledger.jobs[job_id])
-        video.give_up()
-        if video.sink_worker is None or (video.num_sunk == 0 and video.sink_seq is None):
-            self.ledger.end_video(video)
+        if video := self.ledger.videos.get(name):
+            self.ledger.drop(video)
 
     def task(self, seq: int) -> Task | None:
         """The task with this number; None when it has been answered already."""
@@ -82,10 +78,7 @@ class Scheduler:
 
     def stop(self) -> None:
         """Take in nothing new; finish what is in flight."""
-        self.ledger.is_stopping = True
-        for video in self.ledger.videos.values():
-            video.stop()
-            self.ledger.check_peeks(video)
+        self.ledger.stop()
 
     def abandon(self) -> None:
         """Stop waiting for what is in flight: close every video as it is."""
@@ -145,7 +138,7 @@ class Scheduler:
         if job is None:
             return
         video = self.ledger.videos[job.video]
-        is_streamed = job.purpose in ("stream", "replay")
+        is_streamed = job.is_in_stream
         video.is_unseen &= job.clip_idx > 0
         if is_first_look and job.purpose == "peek":
             job.purpose, job.is_first_look, is_streamed = "stream", True, True
@@ -184,7 +177,7 @@ class Scheduler:
             if job.is_first_look and job.round_idx == 0:
                 job.is_first_look = False
                 self.ledger.answer_peek(self.ledger.videos[job.video])
-            if job.purpose in ("peek", "verify"):
+            if job.purpose in ("peek", "screen", "verify"):
                 self.ledger.end(job)
             else:
                 self.ledger.queue(job, "refine")
@@ -244,7 +237,7 @@ class Scheduler:
         elif isinstance(task, SinkTask):
             video = self.ledger.videos.get(task.video)
             if video is not None and video.sink_seq == seq:
-                self._sink_failed(video, now, is_permanent=is_permanent)
+                self.ledger.sink_failed(video, now, is_permanent=is_permanent)
         elif isinstance(task, DecodeTask | RefineTask) and (job := self.ledger.jobs.get(task.job)):
             self._retry(job, task.stage, now, is_permanent=is_permanent)
 
@@ -265,37 +258,21 @@ class Scheduler:
             else:
                 self.ledger.rows.put_alone(piece, now + (self.ledger.backoff(job.attempts) if is_alone else 0.0))
 
-    def _sink_lost(self, video: Video, now: float) -> None:
-        """A sink that dies again and again at the same place may do so because of what it was asked."""
-        if video.sink_seq is None:
-            self.ledger.start_over(video)
-        else:
-            self._sink_failed(video, now, is_permanent=False)
-
-    def _sink_failed(self, video: Video, now: float, *, is_permanent: bool) -> None:
-        video.sink_attempts += 1
-        if is_permanent or video.is_failed or video.sink_attempts >= self.limits.attempts:
-            video.sink_worker = None
-            self.drop_video(video.name)
-        else:
-            video.sink_not_before = now + self.ledger.backoff(video.sink_attempts)
-            self.ledger.start_over(video)
-
     def _retry(self, job: Job, stage: StageName, now: float, *, is_permanent: bool) -> None:
         job.attempts += 1
         if is_permanent or job.attempts >= self.limits.attempts:
             video = self.ledger.videos[job.video]
             self.ledger.give_up(job, stage)
-            if stage == "decode" and is_permanent and job.purpose in ("stream", "peek"):
+            if stage == "decode" and is_permanent and job.purpose in ("screen", "stream", "peek"):
                 self._end_stream(video, job)
         else:
             heapq.heappush(self.ledger.later, (now + self.ledger.backoff(job.attempts), job.id, stage))
 
     def _end_stream(self, video: Video, job: Job) -> None:
         """Nothing can be read from this clip on; what came before it stays."""
-        if job.clip_idx == 0 and job.purpose in ("stream", "peek"):
+        if job.clip_idx == 0:
             self.drop_video(video.name)
-        elif job.purpose == "stream":
+        elif job.purpose != "peek":
             video.end_at(job.clip_idx)
 
     def _finish(self, seq: int, now: float, stage: StageName | None = None, seconds: float = 0.0) -> Task | None:

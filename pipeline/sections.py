@@ -67,6 +67,23 @@ class StageResources(Settings):
     coordinator: WorkerResources = WorkerResources(num_cpus=0.5)
 
 
+class ScreenConfig(Settings):
+    """Which clips are explained when not all can be: a first look at all of them, and limits for the whole run."""
+
+    enabled: bool = Field(default=False, description="score every untouched clip first, explain the most telling ones")
+    budget_total: int | None = Field(
+        default=None, ge=1, description="evaluations of the model in the whole run, screening included; null: any"
+    )
+    max_minutes: float | None = Field(
+        default=None, gt=0, description="begin no clip after so many minutes of a session; null: any"
+    )
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there may be clips that are not explained."""
+        return self.enabled or self.budget_total is not None or self.max_minutes is not None
+
+
 class EngineConfig(Settings):
     """How the work is carried out. Nothing in this section changes a map."""
 

@@ -1,7 +1,7 @@
 """A shard: one coordinator with workers of its own, for a share of the videos. A run has one, or several on a cluster.
 
 It is built from plain data, where it works: in the driver (threads) or in a Ray actor. All that passes between a shard
-and the dispatcher are `Order`s and `Report`s; a shard that dies is built again and given its open videos again, and
+and the dispatcher are `Message`s and `Report`s; a shard that dies is built again and given its open videos again, and
 what the journal holds is not asked twice.
 """
 
@@ -13,10 +13,11 @@ from time import monotonic
 from pipeline.bounds import limits_of
 from pipeline.casework import Casework
 from pipeline.config import Config
-from pipeline.coordinator import POLL_S, Assignment, Coordinator, Feed
+from pipeline.coordinator import POLL_S, Coordinator, Feed
 from pipeline.engine import Engine, Happening, WorkerDown, WorkerUp
 from pipeline.journal_writer import BackgroundJournal
 from pipeline.logs import LogLine
+from pipeline.orders import Assignment
 from pipeline.scheduler import Scheduler
 from pipeline.stats import Stats
 from pipeline.summaries import VideoSummary
@@ -47,6 +48,11 @@ class NoMore:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeOver:
+    """Begin no further clip of the videos that are open; what was begun is finished."""
+
+
+@dataclass(frozen=True, slots=True)
 class TargetsChosen:
     """The classes to explain in a video are decided."""
 
@@ -61,7 +67,7 @@ class VideoGone:
     video_id: str
 
 
-Order = Assignment | Stop | NoMore
+Message = Assignment | Stop | NoMore | TimeOver
 Saying = TargetsChosen | VideoSummary | Failure | VideoGone
 
 
@@ -140,16 +146,18 @@ class Shard:
             self._coordinator.take(happening)
         return report
 
-    def advance(self, orders: Sequence[Order], seconds: float) -> Report:
-        """Take the orders and work for about so long, or until there is something to say."""
+    def advance(self, messages: Sequence[Message], seconds: float) -> Report:
+        """Take the messages and work for about so long, or until there is something to say."""
         coordinator = self._coordinator
         assert coordinator is not None, "start() has not run"
-        for order in orders:
-            if isinstance(order, Assignment):
-                self._feed.waiting.append(order)
+        for message in messages:
+            if isinstance(message, Assignment):
+                self._feed.waiting.append(message)
                 self._num_assigned += 1
-            elif isinstance(order, NoMore):
+            elif isinstance(message, NoMore):
                 self._feed.has_ended = True
+            elif isinstance(message, TimeOver):
+                coordinator.begin_no_more()
             else:
                 coordinator.stop()
         has_ended = False

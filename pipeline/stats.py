@@ -22,6 +22,9 @@ class Stats:
     clips: int = 0
     replayed: int = 0
     expected_clips: int = 0
+    screened: int = 0
+    expected_screened: int = 0
+    is_time_over: bool = False
     videos: int = 0
     failures: int = 0
     retries: int = 0
@@ -51,6 +54,20 @@ class Stats:
         self.rows_waiting = rows.num_rows
         self.most_clips = max(self.most_clips, window.num_open)
         self.most_bytes = max(self.most_bytes, window.num_bytes)
+
+    def expect(self, clips: int, *, is_screening: bool) -> None:
+        """So many more clips are likely to come."""
+        if is_screening:
+            self.expected_screened += clips
+        else:
+            self.expected_clips += clips
+
+    @property
+    def progress(self) -> tuple[int, int, str]:
+        """How many clips are done, of how many (0: not known), and what is done with them."""
+        if self.expected_clips == 0 and self.clips == 0 and self.expected_screened:
+            return self.screened, self.expected_screened, "screened"
+        return self.clips, self.expected_clips, ""
 
     def elapsed_s(self, now: float) -> float:
         """Seconds since the first scorer was ready."""
@@ -88,6 +105,7 @@ class Stats:
             "decode_share": self.busy_s["decode"] / wall_s if wall_s else None,
             "write_share": self.busy_s["sink"] / wall_s if wall_s else None,
             "clips": self.clips,
+            "screened_clips": self.screened,
             "replayed_clips": self.replayed,
             "retries": self.retries,
             "lost_workers": self.lost_workers,

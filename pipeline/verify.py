@@ -11,6 +11,7 @@ import zarr
 from pipeline.files import hash_file
 from pipeline.journal import Journal
 from pipeline.manifest import RunFolder
+from pipeline.screened import FOLDER, ScreenedStore
 from pipeline.summaries import VideoSummary
 from stages.aggregate import Stitcher
 from stages.errors import ExplainError
@@ -19,6 +20,7 @@ from stages.refine import Refine, RefineConfig, RefineRequest
 from stages.sources import current_sha256
 
 TOLERANCE = 1e-6
+FRAMES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +126,12 @@ class _Store:
 
     def compare(self, frames: Iterable[FrameMap]) -> None:
         """Differences are relative to the largest value of the frame, so that units do not matter."""
-        found = list(frames)
-        if not found or self.fault:
-            return
+        every = list(frames)
+        for begin in range(0, len(every), FRAMES_AT_ONCE):
+            if not self.fault:
+                self._compare(every[begin : begin + FRAMES_AT_ONCE])
+
+    def _compare(self, found: list[FrameMap]) -> None:
         start, stop = found[0].frame_idx, found[-1].frame_idx + 1
         for name, computed in (("mean", [f.mean for f in found]), ("var", [f.var for f in found])):
             stored = np.asarray(self._arrays[name][:, start:stop])
@@ -169,6 +174,8 @@ def _journal(run: RunFolder) -> Iterator[Check]:
     journal = Journal(run.path / "journal")
     num_files = sum(1 for _ in journal.files())
     damaged = journal.damaged()
+    if num_lost := ScreenedStore(run.path).num_damaged():
+        yield Check(what="journal", item=FOLDER, is_ok=False, fact=f"{num_lost} records of screening do not hold")
     for path in damaged:
         name = path.relative_to(run.path).as_posix()
         yield Check(what="journal", item=name, is_ok=False, fact="the checksum does not hold")

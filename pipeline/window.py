@@ -55,6 +55,10 @@ class Window:
         self._rounds += 1
         self._rows += rows
 
+    def forget_rounds(self) -> None:
+        """What was asked so far says nothing about what will be asked."""
+        self._rounds = self._rows = 0
+
     def clips(self, *, rows_per_clip: float, batch_sizes: list[int], num_readers: int) -> int:
         """The clips that may be open now."""
         if self._limits.max_clips is not None:

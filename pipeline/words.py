@@ -59,6 +59,43 @@ def prediction_words(target: TargetSummary) -> str:
     return f"The model says {target.top1}; explained is {target.target} (mean probability {prob})."
 
 
+def coverage_words(figures: Mapping[str, Any]) -> list[str]:
+    """What a run with limits explained and what it did not, from the figures in its manifest; else nothing."""
+    if (found := figures.get("screening")) is not None:
+        return _screening_words(found)
+    if (found := figures.get("limits")) is None:
+        return []
+    said = [f"explained {found['clips_explained']} of about {found['clips_expected']} clips, in order"]
+    if found["is_time_over"]:
+        said.append("the time was over before all sources were looked at")
+    if count := found["sources_of_unknown_length"]:
+        said.append(f"{count} {_plural('source', count)} did not say how long they are")
+    if count := found["sources_without_explanation"]:
+        said.append(f"{count} {_plural('source', count)} without an explanation")
+    return said
+
+
+def _screening_words(found: Mapping[str, Any]) -> list[str]:
+    clips, videos = found["clips_screened"], found["videos_screened"]
+    said = [
+        f"screened {clips} {_plural('clip', clips)} of {videos} {_plural('source', videos)}, "
+        f"explained {found['clips_explained']}"
+    ]
+    if count := found["clips_not_explained"]:
+        text = f"not explained: {count} {_plural('clip', count)}, {found['time_not_explained_share']:.0%} of the time"
+        if found["longest_gap_s"]:
+            where = f"{time_words(found['longest_gap_at_s'])} of {found['longest_gap_video']}"
+            text += f"; the longest stretch is {time_words(found['longest_gap_s'])} from {where}"
+        said.append(text)
+    if count := found["videos_screened_in_part"]:
+        said.append(f"{count} {_plural('source', count)} screened in part, until half of the limit was used up")
+    if count := found["sources_not_screened"]:
+        said.append(f"{count} {_plural('source', count)} not screened")
+    if count := found["videos_without_explanation"]:
+        said.append(f"{count} {_plural('source', count)} without an explanation")
+    return said
+
+
 def setting_words(name: str) -> str:
     """A key as words: evaluations_per_s becomes evaluations per s."""
     return name.replace("_", " ")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 StageName = Literal["decode", "score", "refine", "sink"]
-Purpose = Literal["peek", "stream", "replay", "verify"]
+Purpose = Literal["peek", "screen", "stream", "replay", "verify"]
 SinkAction = Literal["add", "finish", "close"]
 
 STAGES: tuple[StageName, ...] = ("decode", "score", "refine", "sink")

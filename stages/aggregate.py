@@ -7,7 +7,7 @@ it; it is then handed on and forgotten, so memory does not grow with the video.
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from pydantic import Field
 
 from stages.base import Settings
@@ -71,23 +71,21 @@ class Stitcher:
         return self._close_before(num_frames)
 
     def _close_before(self, stop: int) -> list[FrameMap]:
-        final = [self._frame_map(idx, self._open.pop(idx, None)) for idx in range(self._next_frame, stop)]
+        nothing = np.zeros((len(self._outputs), *self._grid), np.float32)  # one for all: gaps may be long
+        final = [self._frame_map(idx, self._open.pop(idx, None), nothing) for idx in range(self._next_frame, stop)]
         self._next_frame = max(self._next_frame, stop)
         return final
 
-    def _frame_map(self, frame_idx: int, frame: _Frame | None) -> FrameMap:
-        shape = (len(self._outputs), *self._grid)
-        if frame is None:
-            mean, var = np.zeros(shape), np.zeros(shape)
-        else:
-            mean, var = frame.weighted / frame.precision, 1.0 / frame.precision
+    def _frame_map(self, frame_idx: int, frame: _Frame | None, nothing: Float32[np.ndarray, "o gh gw"]) -> FrameMap:
+        mean = nothing if frame is None else (frame.weighted / frame.precision).astype(np.float32)
+        var = nothing if frame is None else (1.0 / frame.precision).astype(np.float32)
         return FrameMap(
             video_id=self.video_id,
             target_idx=self.target_idx,
             frame_idx=frame_idx,
             outputs=self._outputs,
-            mean=mean.astype(np.float32),
-            var=var.astype(np.float32),
+            mean=mean,
+            var=var,
             is_seen=frame is not None,
             is_reliable=frame is not None and frame.is_reliable,
         )

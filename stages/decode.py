@@ -23,6 +23,9 @@ from stages.fit import Fit, fit_to
 from stages.records import Clip, ClipId, VideoSource
 from stages.video_io import Backend, Frame, find_frame, first_pts_s, read_frames
 
+# Up to so many clips further on, reading what lies between is cheaper than opening the source again.
+READ_ON = 8
+
 
 class DecodeConfig(Settings):
     """How sources are read and cut into clips. Times count from the first frame of the source."""
@@ -145,7 +148,7 @@ class _Cursor:
         self._warnings: list[str] = []
 
     def clip(self, clip_idx: int) -> DecodeResult:
-        if self._clip_idx is None or clip_idx not in (self._clip_idx, self._clip_idx + 1):
+        if self._clip_idx is None or not 0 <= clip_idx - self._clip_idx <= READ_ON:
             # The clip exists if the frame after the span of its predecessor does; a shifted last clip starts later.
             self._open(self._first + max(0, (clip_idx - 1) * self._stride + 1))
         self._clip_idx = clip_idx

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import av
 import numpy as np
@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from stages.containers import PacketIndex, Turn, apply_turn, index_packets, open_container, open_stream, turn_of
-from stages.containers import video_streams as real_streams
+from stages.decord_reader import open_decord
 from stages.errors import DecodeError
 from stages.pictures import Damage, Warn, is_picture, read_animation, read_folder, read_picture
 from stages.records import VideoSource
@@ -256,7 +256,7 @@ def _number(
 
 def _read_decord(source: VideoSource, start_idx: int, warn: Warn) -> Iterator[Frame]:
     index = packet_index(source.uri, source.sha256)
-    reader, reason = _open_decord(source, index)
+    reader, reason = open_decord(source, index)
     if reader is None or index is None:
         warn(f"decord is not used: {reason}; PyAV reads it")
         yield from _read_pyav(source, start_idx, warn)
@@ -271,34 +271,6 @@ def _read_decord(source: VideoSource, start_idx: int, warn: Warn) -> Iterator[Fr
             return
         if idx >= start_idx:
             yield Frame(idx, index.pts_s(idx), rgb)
-
-
-def _open_decord(source: VideoSource, index: PacketIndex | None) -> tuple[Any, str]:
-    """A decord reader that gives what PyAV gives, or None and the reason. Opened here, in the process that reads."""
-    with open_container(source.uri) as container:
-        stream = open_stream(container, source.uri)
-        video_format = stream.codec_context.format
-        if index is None:
-            return None, "its packets do not state the time of every frame"
-        if len(real_streams(container)) > 1:
-            return None, "it has several video streams and decord chooses another one"
-        if video_format is not None and video_format.components[0].bits > 8:
-            return None, "it has more than 8 bits per colour"
-        if source.width % 2 or source.height % 2:
-            return None, "its size is odd"
-    try:
-        import decord
-
-        decord.logging.set_level(decord.logging.QUIET)
-        reader = decord.VideoReader(source.uri, num_threads=1)
-        shape = tuple(reader[0].shape)
-    except ImportError:
-        return None, "it is not installed"
-    except Exception:  # noqa: BLE001 - decord raises its own error, whose class is not exported
-        return None, "decord cannot open it"
-    if shape != (source.height, source.width, 3) or len(reader) != len(index.pts):
-        return None, "it sees another size or another number of frames"
-    return reader, ""
 
 
 _READERS: dict[Backend, Callable[[VideoSource, int, Warn], Iterator[Frame]]] = {

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
+from pipeline.orders import Order
 from pipeline.scheduler import Scheduler
 from pipeline.window import Limits
 from pipeline.work import (
@@ -41,10 +42,12 @@ class Simulation:
     )
     peeks: int = 0
     done: Mapping[str, set[int]] = field(default_factory=dict)
+    orders: Mapping[str, Order] = field(default_factory=dict)
     verify: tuple[int, ...] = ()
     fails: Callable[[Task, "Simulation"], str | None] = lambda task, sim: None
     kills: list[tuple[float, StageName, int]] = field(default_factory=list)
     stop_at: float | None = None
+    begin_no_more_at: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,7 +80,8 @@ class Simulation:
         for _ in range(most_steps):
             while todo and self.scheduler.wants_video():
                 name = todo.pop(0)
-                self.scheduler.add_video(name, peek=range(self.peeks), done=self.done.get(name, ()))
+                order = self.orders.get(name, Order())
+                self.scheduler.add_video(name, peek=range(self.peeks), done=self.done.get(name, ()), order=order)
             if self.scheduler.is_done and (not todo or self.stop_at is not None):
                 return self
             self._admit()
@@ -114,6 +118,8 @@ class Simulation:
         self.now = max(self.now, min(times))
         if self.stop_at is not None and self.now >= self.stop_at and not self.scheduler.ledger.is_stopping:
             self.scheduler.stop()
+        if self.begin_no_more_at is not None and self.now >= self.begin_no_more_at:
+            self.scheduler.ledger.begin_no_more()
         while self.ups and self.ups[0][0] <= self.now:
             _, stage, worker = heapq.heappop(self.ups)
             self.scheduler.worker_up(stage, worker, batch_size=self.batch_size)
@@ -163,7 +169,8 @@ class Simulation:
         count = self.clips[started.video]
         is_there, is_last = started.clip_idx < count, started.clip_idx == count - 1
         is_first_look = started.purpose == "peek" and is_last and started.clip_idx == 0
-        rows = 1 if started.purpose == "peek" and not is_first_look else 2 if started.purpose == "verify" else self.rows
+        is_one = started.purpose == "screen" or (started.purpose == "peek" and not is_first_look)
+        rows = 1 if is_one else 2 if started.purpose == "verify" else self.rows
         self.decoded[(started.video, started.clip_idx)] += is_there
         return self.scheduler.decoded(
             task.seq,

@@ -6,8 +6,8 @@ from itertools import chain
 import pytest
 from planted_run import source, summary
 
-from pipeline.coordinator import Assignment
 from pipeline.dispatcher import Dispatcher
+from pipeline.orders import Assignment
 from pipeline.shards import NoMore, Report, Stop, TargetsChosen, VideoGone
 from pipeline.stats import Stats
 from stages.errors import ManifestError, ResourceError
@@ -57,7 +57,7 @@ class TalkingFleet:
         self.stops = [0] * count
         self.turns, self.dies, self.holds = 0, dict(dies), holds
 
-    def order(self, shard, order):
+    def tell(self, shard, order):
         if isinstance(order, Assignment):
             self.videos[shard].append(order)
             self.assigned[shard].append(order)
@@ -89,8 +89,9 @@ class TalkingFleet:
 
 
 def dispatch(fleet, notes, items, **options):
-    dispatcher = Dispatcher(fleet, len(fleet.videos), Feed(items), notes, **options)
-    dispatcher.run()
+    dispatcher = Dispatcher(fleet, len(fleet.videos), notes, **options)
+    dispatcher.run_pass(Feed(items))
+    dispatcher.finish()
     return dispatcher
 
 

@@ -86,18 +86,26 @@ class TorchBox:
     @torch.inference_mode()
     def __call__(self, frames: Float[Tensor, "n t c h w"]) -> Float[Tensor, "n k"]:
         """Scores of the spec's kind for RGB clips in [0, 1]."""
-        n, t, _, _, _ = frames.shape
-        frames = normalise(frames, self._spec)
-        if self.layout == "ncthw":
-            return as_scores(self.module(frames.transpose(1, 2).contiguous()), self._spec)
-        if self.layout == "ntchw":
-            return as_scores(self.module(frames), self._spec)
-        if t > 1 and self._spec.frames != "mean":
+        return self.read(self.module(self.prepare(frames)), len(frames))
+
+    def prepare(self, frames: Float[Tensor, "n t c h w"]) -> Tensor:
+        """Normalised clips in the module's layout; for image networks a row for each frame."""
+        t = frames.shape[1]
+        if self.layout == "nchw" and t > 1 and self._spec.frames != "mean":
             raise ModelError(
                 self._spec.name, f"an image model was given clips of {t} frames", "set frames: mean in the spec"
             )
-        scores = as_scores(self.module(frames.flatten(0, 1)), self._spec)
-        return scores if t == 1 else scores.view(n, t, -1).mean(1)
+        frames = normalise(frames, self._spec)
+        if self.layout == "ncthw":
+            return frames.transpose(1, 2).contiguous()
+        return frames if self.layout == "ntchw" else frames.flatten(0, 1)
+
+    def read(self, answer: object, num_clips: int) -> Float[Tensor, "n k"]:
+        """The scores of clips; those of an image network's frames are averaged."""
+        scores = as_scores(answer, self._spec)
+        if self.layout != "nchw" or len(scores) == num_clips:
+            return scores
+        return scores.view(num_clips, len(scores) // num_clips, -1).mean(1)
 
 
 class CallableBox:

@@ -7,30 +7,29 @@ stay on the device under the clip's id. The stage finds its batch size once and 
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, UInt8
 from pydantic import Field
 from torch import Tensor
 
+from stages.attributions import Attributor, Subject
 from stages.base import Settings
 from stages.box import BlackBox, to_log_scores
 from stages.errors import ExplainError, ModelError, ResourceError
-from stages.masks import grids_of, render_masks
+from stages.perturbed import LoadedClip, Perturbed
 from stages.records import Clip, ClipId, MaskBatch, Scores
 from stages.seeds import clip_rng
-from stages.substrates import apply_mask, make_substrate
+from stages.substrates import make_substrate
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TRIAL_S = 0.25
-# Masks rendered at a time, straight into the batch: few enough to stay in the processor's cache.
-RENDER_SLICE = 32
 # A larger batch must be this much faster, else the smaller one stays: it fills sooner and waits less.
 WORTHWHILE_GAIN = 1.04
 # Where one batch takes this long already, a larger one would only be waited for.
@@ -74,23 +73,22 @@ class Tuning:
     evaluations_per_s: float
 
 
-@dataclass(slots=True, eq=False)
-class _Loaded:
-    """A clip on the device: frames and substrate, both T C H W in [0, 1]."""
-
-    frames: Tensor
-    substrate: Tensor
-
-
 class Score:
-    """Asks the box about perturbed clips. `load` builds the box in the process that will use it."""
+    """Asks the box about perturbed clips. `load` builds the box in the process that will use it.
 
-    def __init__(self, config: ScoreConfig, load: Callable[[], BlackBox], *, seed: int = 0) -> None:
+    `asks_inside`: what refinement will ask of the model itself (`RefineConfig.asks_inside`), to be refused at once.
+    """
+
+    def __init__(
+        self, config: ScoreConfig, load: Callable[[], BlackBox], *, seed: int = 0, asks_inside: str | None = None
+    ) -> None:
         self.config = config
         self.load = load
         self.seed = seed
+        self.asks_inside = asks_inside
+        self._attributor: Attributor | None = None
         self._box: BlackBox | None = None
-        self._loaded: OrderedDict[ClipId, _Loaded] = OrderedDict()
+        self._loaded: OrderedDict[ClipId, LoadedClip] = OrderedDict()
         self._batch_size = config.batch_size
 
     @property
@@ -100,26 +98,29 @@ class Score:
         return self._box
 
     def setup(self) -> None:
-        """Build the box and bring it to its device."""
+        """Build the box and bring it to its device. Raises ConfigError when it cannot answer `asks_inside`."""
         self._box = self.load().to(pick_device(self.config.device))
+        self._attributor = Attributor(self._box)
+        if self.asks_inside is not None:
+            self._attributor.expect_possible(self.asks_inside)
 
     def close(self) -> None:
         """Forget the model and the cached clips."""
-        self._box = None
+        self._box = self._attributor = None
         self._loaded.clear()
 
     def process(self, request: ScoreRequest, /) -> ScoreResult:
         """Scores of all classes for every mask. Raises ModelError when the box fails or answers nonsense."""
         start = time.perf_counter()
         loaded = {batch.clip_id: self._load_clip(batch.clip_id, request.clips) for batch in request.batches}
-        perturbed = _Perturbed(request.batches, loaded, is_freeze=self.config.substrate == "freeze")
-        rows: list[np.ndarray] = []
-        while len(rows) < len(perturbed):
-            rows += self._score_some(perturbed, len(rows))
-        values = np.asarray(rows, np.float32)
+        plain = tuple(batch for batch in request.batches if batch.attribution is None)
+        values = self._values(plain, loaded)
         scores = []
         offset = 0
         for batch in request.batches:
+            if batch.attribution is not None:
+                scores.append(self._attribute(batch, loaded[batch.clip_id]))
+                continue
             scores.append(
                 Scores(
                     clip_id=batch.clip_id,
@@ -152,7 +153,32 @@ class Score:
         self._batch_size = best.batch_size
         return best
 
-    def _score_some(self, perturbed: "_Perturbed", start: int) -> list[np.ndarray]:
+    def _values(
+        self, batches: tuple[MaskBatch, ...], loaded: Mapping[ClipId, LoadedClip]
+    ) -> Float32[np.ndarray, "n k"]:
+        perturbed = Perturbed(batches, loaded, is_freeze=self.config.substrate == "freeze")
+        rows: list[np.ndarray] = []
+        while len(rows) < len(perturbed):
+            rows += self._score_some(perturbed, len(rows))
+        return np.asarray(rows, np.float32)
+
+    def _attribute(self, batch: MaskBatch, loaded: LoadedClip) -> Scores:
+        """The maps that a round asks for instead of scores; always in single precision."""
+        assert self._attributor is not None, "setup() has not run"
+
+        def ask(grids: UInt8[np.ndarray, "n gt gh gw"]) -> Float32[np.ndarray, "n k"]:
+            masks = MaskBatch(clip_id=batch.clip_id, round_idx=0, ids=np.arange(len(grids)), grids=grids)
+            return self._values((masks,), {batch.clip_id: loaded})
+
+        is_freeze = self.config.substrate == "freeze"
+        subject = Subject(frames=loaded.frames, substrate=loaded.substrate, is_freeze=is_freeze, ask=ask)
+        try:
+            return self._attributor.answer(batch, subject)
+        except torch.OutOfMemoryError as error:
+            fact = f"the gradients of one clip do not fit on {self.box.device} ({error})"
+            raise ResourceError(self.box.spec.name, fact, "use a larger device, or --prior rise") from error
+
+    def _score_some(self, perturbed: Perturbed, start: int) -> list[np.ndarray]:
         """Score the next device batch; on out-of-memory halve the batch, remember that, and try again."""
         while True:
             size = self._batch_size or self.box.spec.batch_size or min(BATCH_SIZES[-1], 32)
@@ -192,7 +218,7 @@ class Score:
             )
         return scores
 
-    def _load_clip(self, clip_id: ClipId, clips: Mapping[ClipId, Clip | Callable[[], Clip]]) -> _Loaded:
+    def _load_clip(self, clip_id: ClipId, clips: Mapping[ClipId, Clip | Callable[[], Clip]]) -> LoadedClip:
         if clip_id in self._loaded:
             self._loaded.move_to_end(clip_id)
             return self._loaded[clip_id]
@@ -201,7 +227,7 @@ class Score:
         # Arrays from the object store are read-only, and torch wants to own what it wraps.
         frames = torch.from_numpy(clip.frames.copy()).to(self.box.device).float().div_(255)
         noise_seed = int(clip_rng(self.seed, clip_id, round_idx=0).integers(2**31))
-        loaded = _Loaded(frames, make_substrate(self.config.substrate, frames, noise_seed))
+        loaded = LoadedClip(frames, make_substrate(self.config.substrate, frames, noise_seed))
         self._loaded[clip_id] = loaded
         while len(self._loaded) > self.config.cached_clips:
             self._loaded.popitem(last=False)
@@ -227,44 +253,6 @@ class Score:
             answer = self._ask(frames)
         answer.cpu()  # waits for the device
         return time.perf_counter() - start
-
-
-class _Perturbed:
-    """The perturbed clips of a request, as one long sequence that is rendered only where it is looked at."""
-
-    def __init__(self, batches: tuple[MaskBatch, ...], loaded: Mapping[ClipId, _Loaded], *, is_freeze: bool) -> None:
-        self.batches = batches
-        self.loaded = loaded
-        self.is_freeze = is_freeze
-
-    def __len__(self) -> int:
-        return sum(len(batch) for batch in self.batches)
-
-    def render(self, start: int, stop: int) -> Float[Tensor, "n t c h w"]:
-        """The perturbed clips [start, stop) of the sequence, on the device."""
-        stop = min(stop, len(self))
-        first = self.loaded[self.batches[0].clip_id].frames
-        out = first.new_empty((stop - start, *first.shape))
-        done = 0
-        for piece in self._pieces(start, stop):
-            for offset in range(0, len(piece), RENDER_SLICE):
-                masks = piece.rows(offset, min(offset + RENDER_SLICE, len(piece)))
-                self._render_piece(masks, out[done : done + len(masks)])
-                done += len(masks)
-        return out
-
-    def _pieces(self, start: int, stop: int) -> Iterator[MaskBatch]:
-        for batch in self.batches:
-            if start < len(batch) and stop > 0:
-                yield batch.rows(max(start, 0), min(stop, len(batch)))
-            start, stop = start - len(batch), stop - len(batch)
-
-    def _render_piece(self, masks: MaskBatch, out: Tensor) -> None:
-        clip = self.loaded[masks.clip_id]
-        t, _, h, w = clip.frames.shape
-        grids = torch.from_numpy(grids_of(masks).copy()).to(clip.frames.device)
-        keep = render_masks(grids, (t, h, w))
-        apply_mask(clip.frames, keep, clip.substrate, is_freeze=self.is_freeze, out=out)
 
 
 def pick_device(name: str) -> torch.device:

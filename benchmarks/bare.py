@@ -113,7 +113,7 @@ class Bare:
         """Evaluations per second at a batch size; the device is waited for once, at the end."""
         spec, device = self.box.spec, self.box.device
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.is_bf16):
-            ready = self.box.inputs(torch.rand((size, spec.clip_len, 3, spec.height, spec.width), device=device))
+            ready = self.box.prepare(torch.rand((size, spec.clip_len, 3, spec.height, spec.width), device=device))
             self.box.module(ready)
             repeats = max(1, round(seconds / self._seconds(ready, 1)))
             return size * repeats / self._seconds(ready, repeats)

@@ -61,12 +61,13 @@ class ClipCase:
     rounds: list[tuple[MaskBatch, Scores]] = field(default_factory=list)
     masks: MaskBatch | None = None
     values: Float32[np.ndarray, "n k"] | None = None
+    found: Float32[np.ndarray, "n gt gh gw"] | None = None  # of questions about maps
     maps: tuple[SaliencyMap, ...] = ()
     seconds: float = 0.0  # of the box
 
     def ask(self, masks: MaskBatch) -> None:
         """Begin a round."""
-        self.masks, self.values = masks, None
+        self.masks, self.values, self.found = masks, None, None
 
     def piece(self, piece: Piece) -> MaskBatch:
         """The masks of some rows of the current round."""
@@ -79,15 +80,19 @@ class ClipCase:
         if self.values is None:
             self.values = np.full((len(self.masks), scores.values.shape[1]), np.nan, np.float32)
         self.values[piece.start : piece.stop] = scores.values
+        if scores.maps is not None:
+            if self.found is None:
+                self.found = np.full((len(self.masks), *scores.maps.shape[1:]), np.nan, np.float32)
+            self.found[piece.start : piece.stop] = scores.maps
 
     def end_round(self) -> tuple[MaskBatch, Scores]:
         """The current round with all its scores; it becomes part of the evidence."""
         masks, values = self.masks, self.values
         assert masks is not None, f"{self.id} has no round"
         assert values is not None, f"{self.id} has no scores"
-        scores = Scores(clip_id=self.id, round_idx=masks.round_idx, ids=masks.ids, values=values)
+        scores = Scores(clip_id=self.id, round_idx=masks.round_idx, ids=masks.ids, values=values, maps=self.found)
         self.rounds.append((masks, scores))
-        self.masks = self.values = None
+        self.masks = self.values = self.found = None
         return self.rounds[-1]
 
     def untouched(self) -> Float32[np.ndarray, " k"]:
@@ -97,5 +102,4 @@ class ClipCase:
 
     def refine_request(self, targets: tuple[int, ...]) -> RefineRequest:
         """All that is known of the clip."""
-        masks, scores = zip(*self.rounds, strict=True)
-        return RefineRequest(evidence=Evidence(clip_id=self.id, masks=masks, scores=scores), targets=targets)
+        return RefineRequest(evidence=Evidence.of(self.id, self.rounds), targets=targets)

@@ -183,14 +183,19 @@ class Casework:
         found = [warning for warning in read.warnings if isinstance(warning, Damage)]
         return [(video.source, damage) for damage in found if damage not in video.warnings]
 
-    def take_scores(self, task: ScoreTask, result: ScoreResult) -> None:
-        """Keep the scores of a batch; its seconds are shared out by masks."""
+    def take_scores(self, task: ScoreTask, result: ScoreResult) -> int:
+        """Keep the scores of a batch; its seconds are shared out by evaluations, whose number is returned."""
         pieces = self._sent.pop(task.seq, [])
-        total = sum(len(piece) for piece in pieces)
-        for piece, scores in zip(pieces, result.scores, strict=True):
-            if case := self.clips.get(piece.job):
+        cases = [self.clips.get(piece.job) for piece in pieces]
+        costs = [
+            len(piece) if case is None else case.piece(piece).num_evaluations
+            for piece, case in zip(pieces, cases, strict=True)
+        ]
+        for piece, case, cost, scores in zip(pieces, cases, costs, result.scores, strict=True):
+            if case is not None:
                 case.answer(piece, scores)
-                case.seconds += result.seconds * len(piece) / total
+                case.seconds += result.seconds * cost / sum(costs)
+        return sum(costs)
 
     def end_round(self, job: int) -> None:
         """All rows are scored: to the journal, and to those who wait for it."""

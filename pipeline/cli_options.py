@@ -9,8 +9,10 @@ import typer
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-Method = Annotated[str | None, typer.Option(help="How maps are computed: gp, borex, rise, centred-rise, occlusion.")]
-Prior = Annotated[str | None, typer.Option(help="Initial map that is refined: none, rise, FILE.npy or FILE.npz.")]
+Method = Annotated[str | None, typer.Option(help="gp, borex, rise, centred-rise, occlusion or mask-optimisation.")]
+Prior = Annotated[
+    str | None, typer.Option(help="Initial map that is refined: none, rise, FILE.npz, captum:NAME[@LAYER].")
+]
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="demo, torchvision:NAME, pytorchvideo:NAME, python:FILE.py:FACTORY.")
 ]

@@ -12,13 +12,14 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pipeline.files import hash_json
+from pipeline.files import hash_file, hash_json
 from pipeline.sections import EngineConfig, ModelConfig, ScreenConfig
 from stages.aggregate import AggregateConfig
 from stages.base import Settings
 from stages.decode import DecodeConfig
 from stages.errors import ConfigError
 from stages.perturb import PerturbConfig
+from stages.priors import is_file
 from stages.refine import RefineConfig
 from stages.render import RenderConfig
 from stages.score import ScoreConfig
@@ -78,8 +79,21 @@ class Config(Settings):
         return self.perturb.seed
 
     def fingerprint(self) -> str:
-        """SHA-256 over everything that can change a number of the result."""
-        return hash_json(self.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT))
+        """SHA-256 over everything that can change a number of the result, the content of a prior's file included.
+
+        Raises ConfigError for a prior's file that cannot be read.
+        """
+        content = self.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
+        if is_file(self.refine.prior):
+            content["prior_sha256"] = _hash_prior(self.refine.prior)
+        return hash_json(content)
+
+
+def _hash_prior(prior: str) -> str:
+    try:
+        return hash_file(Path(prior).expanduser())
+    except OSError as error:
+        raise ConfigError(f"prior {prior}", f"cannot be read ({error.strerror})", "give a .npy or .npz file") from error
 
 
 def load_config(

@@ -208,8 +208,7 @@ class Coordinator:
                 is_first_look=is_all,
             )
         elif isinstance(task, ScoreTask):
-            self.casework.take_scores(task, answer.value)
-            self.stats.evaluations += task.rows
+            self.stats.evaluations += self.casework.take_scores(task, answer.value)
             self.stats.batches += 1
             self.stats.capacity += task.size
             self.scheduler.scored(task.seq, now, seconds=seconds)

@@ -1,9 +1,10 @@
 """The journal: every answer the box gave, one checksummed file per clip and round; the box is never asked twice.
 
 journal/VIDEO/000012.r0000.npz holds the clip (without pixels), the recipe of the masks (bank and rows, or grids) and
-the raw scores of all classes in float32: with it every map can be computed again without the model. Files are written
-atomically and never changed. A damaged file counts as not written. Effects of regions (removed for real) are kept
-beside the rounds as 000012.e0003.npz, numbered by region.
+the raw scores of all classes in float32: with it every map can be computed again without the model. A round that asked
+the model for maps holds the questions and the maps. Files are written atomically and never changed. A damaged file
+counts as not written. Effects of regions (removed for real) are kept beside the rounds as 000012.e0003.npz, numbered by
+region.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.files import atomic_file, safe_name
+from stages.questions import AttributionSpec, Question
 from stages.records import BankSpec, ClipId, ClipInfo, Geometry, MaskBatch, Scores, expect
 
 FORMAT = 1
@@ -126,6 +128,8 @@ def pack(record: JournalRecord) -> bytes:
         "geometry": asdict(info.geometry),
         "bank": None if masks.bank is None else asdict(masks.bank),
     }
+    if masks.attribution is not None:
+        header["attribution"] = asdict(masks.attribution)
     arrays = {
         "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
         "frame_idx": info.frame_idx,
@@ -136,6 +140,8 @@ def pack(record: JournalRecord) -> bytes:
     }
     if masks.grids is not None:
         arrays["grids"] = masks.grids
+    if record.scores.maps is not None:
+        arrays["maps"] = record.scores.maps.astype(np.float32, copy=False)
     arrays["checksum"] = np.frombuffer(_checksum(arrays), np.uint8)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
@@ -179,9 +185,17 @@ def unpack(content: bytes) -> JournalRecord:
             **names,
             bank=None if bank is None else BankSpec(**{**bank, "grid": tuple(bank["grid"])}),
             grids=arrays.get("grids"),
+            attribution=_attribution(header.get("attribution")),
         ),
-        scores=Scores(**names, values=arrays["values"]),
+        scores=Scores(**names, values=arrays["values"], maps=arrays.get("maps")),
     )
+
+
+def _attribution(fields: Mapping[str, Any] | None) -> AttributionSpec | None:
+    if fields is None:
+        return None
+    questions = tuple(Question(**question) for question in fields["questions"])
+    return AttributionSpec(**{**fields, "questions": questions, "grid": tuple(fields["grid"])})
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -49,6 +49,7 @@ def clip_row(info: ClipInfo, saliency: SaliencyMap, label_of: LabelOf, seconds: 
         "evaluations": saliency.num_evaluations,
         "stop_reason": saliency.stop_reason,
         "seconds": seconds,
+        **_prior(saliency),
     }
 
 
@@ -116,6 +117,15 @@ def peak_of(values: Float32[np.ndarray, "gh gw"], geometry: Geometry) -> tuple[f
     cell_y, cell_x = geometry.model_h_px / gh, geometry.model_w_px / gw
     y0, x0, y1, x1 = geometry.box_to_source(y * cell_y, x * cell_x, (y + 1) * cell_y, (x + 1) * cell_x)
     return (y0 + y1) / 2, (x0 + x1) / 2
+
+
+def _prior(saliency: SaliencyMap) -> dict[str, Any]:
+    weight, beta = (saliency.details.get(name) for name in ("prior_weight", "prior_beta"))
+    return {
+        "prior_weight": weight,
+        "prior_beta": beta,
+        "is_prior_refused": None if weight is None else float(weight) < 0.5,
+    }
 
 
 def _rivals(saliency: SaliencyMap) -> list[tuple[int, str]]:

@@ -105,7 +105,8 @@ def other_plans(config: Config, spec: BoxSpec, capacity: Capacity, share: Share 
 
 def build_score(config: Config) -> Score:
     """The score stage; the box is built by its setup."""
-    return Score(config.score, partial(build_box, config.model), seed=config.seed)
+    load = partial(build_box, config.model)
+    return Score(config.score, load, seed=config.seed, asks_inside=config.refine.asks_inside)
 
 
 def build_box(model: ModelConfig) -> BlackBox:

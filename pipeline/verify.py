@@ -99,10 +99,8 @@ def replay(
         info, rounds = journal.info(clip_id), journal.rounds(clip_id)
         if info is None or not rounds:
             continue
-        masks, scores = zip(*rounds, strict=True)
-        evidence = Evidence(clip_id=clip_id, masks=masks, scores=scores)
         try:
-            maps = refine.process(RefineRequest(evidence=evidence, targets=targets)).maps
+            maps = refine.process(RefineRequest(evidence=Evidence.of(clip_id, rounds), targets=targets)).maps
         except ExplainError:  # what could not be computed then is not there now
             continue
         if maps:

@@ -5,15 +5,11 @@ sample becomes a mask that the score stage renders, so that all methods hide vox
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float64
-from torch import Tensor
 
-from stages.errors import ConfigError
-from stages.estimators import regression_targets
+from stages.attributions import cell_map
 from stages.masks import grid_for
 from stages.records import Clip, MaskBatch
 from stages.regrid import regrid
@@ -23,8 +19,6 @@ Map = Float64[np.ndarray, "gt gh gw"]
 Baseline = Callable[[Clip, Score, int, int, int], Map]
 
 CENTRE_STD = 0.25  # of the picture's side
-CELLS = (4, 7, 7)
-SAMPLES_PER_CALL = 64
 
 
 def random_order(clip: Clip, score: Score, target: int, budget: int, seed: int) -> Map:
@@ -50,12 +44,12 @@ def motion_energy(clip: Clip, score: Score, target: int, budget: int, seed: int)
 
 def kernel_shap(clip: Clip, score: Score, target: int, budget: int, seed: int) -> Map:
     """Kernel-SHAP on 4 x 7 x 7 cells, on the log-odds (Lundberg & Lee 2017, by Captum)."""
-    return _on_cells(_captum().KernelShap, clip, score, target, budget, seed)
+    return _on_cells("KernelShap", clip, score, target, budget, seed)
 
 
 def lime(clip: Clip, score: Score, target: int, budget: int, seed: int) -> Map:
     """LIME on 4 x 7 x 7 cells, on the log-odds, with Captum's defaults (Ribeiro et al. 2016)."""
-    return _on_cells(_captum().Lime, clip, score, target, budget, seed)
+    return _on_cells("Lime", clip, score, target, budget, seed)
 
 
 BASELINES: dict[str, Baseline] = {
@@ -67,32 +61,11 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def _on_cells(method: Any, clip: Clip, score: Score, target: int, budget: int, seed: int) -> Map:
-    t, h, w = grid_for(clip.shape)
-    cells = min(CELLS[0], t), min(CELLS[1], h), min(CELLS[2], w)
+def _on_cells(name: str, clip: Clip, score: Score, target: int, budget: int, seed: int) -> Map:
+    grid = grid_for(clip.shape)
 
-    def log_odds(kept: Tensor) -> Tensor:
-        grids = (kept.reshape(-1, *cells) * 255).round().to(torch.uint8).numpy()
+    def ask(grids: np.ndarray) -> np.ndarray:
         masks = MaskBatch(clip_id=clip.id, round_idx=0, ids=np.arange(len(grids)), grids=grids)
-        answer = score.process(ScoreRequest(batches=(masks,), clips={clip.id: clip})).scores[0]
-        return torch.from_numpy(regression_targets(answer.values.astype(np.float64), target)[:, 2])
+        return score.process(ScoreRequest(batches=(masks,), clips={clip.id: clip})).scores[0].values
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        weights = method(log_odds).attribute(
-            torch.ones(1, int(np.prod(cells))),
-            baselines=0,
-            n_samples=budget - 1,  # Captum asks once about the untouched clip
-            perturbations_per_eval=SAMPLES_PER_CALL,
-        )
-    return regrid(weights.detach().numpy().reshape(cells), grid_for(clip.shape))
-
-
-def _captum() -> Any:
-    try:
-        import captum.attr
-    except ImportError as error:
-        raise ConfigError(
-            "Kernel-SHAP and LIME", "Captum is not installed", "pip install 'heatreel[captum]', or leave them out"
-        ) from error
-    return captum.attr
+    return cell_map(name, ask, target, grid, budget, seed)

@@ -3,12 +3,12 @@
 Specs are YAML files in `configs/models/`; `models.py` builds boxes from names such as `torchvision:r3d_18`.
 """
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.base import Settings
 from stages.errors import ConfigError, ModelError
@@ -90,6 +90,24 @@ class BlackBox(Protocol):
 
     def __call__(self, frames: Float[Tensor, "n t c h w"]) -> Float[Tensor, "n k"]:
         """Scores, of the spec's kind, for RGB clips in [0, 1] on the box's device."""
+        ...
+
+
+@runtime_checkable
+class OpenBox(Protocol):
+    """A box that shows its PyTorch module: box(frames) is read(module(prepare(frames)), len(frames)), with gradients.
+
+    Only comparators and priors that are made of gradients look inside.
+    """
+
+    module: nn.Module
+
+    def prepare(self, frames: Float[Tensor, "n t c h w"]) -> Tensor:
+        """Clips as the module wants them: normalised, its axes in order, one row for each clip or frame."""
+        ...
+
+    def read(self, answer: object, num_clips: int) -> Float[Tensor, "n k"]:
+        """The scores of clips in what the module returned."""
         ...
 
 

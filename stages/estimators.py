@@ -5,7 +5,7 @@ one factor that makes it predict the scores best (least squares): ranks are unto
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +16,7 @@ from stages.borex import Answers, answers, refined_map, windows_of
 from stages.errors import NumericsError
 from stages.gp import Design, Posterior
 from stages.masks import Grid, grids_of
+from stages.questions import Kind, Question
 from stages.records import OUTPUTS, BankSpec, ClipId, Evidence, MaskBatch
 
 # Below this total weight a voxel was never asked about (RISE divides by it).
@@ -116,13 +117,55 @@ def prior_of(evidence: Evidence) -> Float64[np.ndarray, "gt gh gw"] | None:
     return None if evidence.prior is None else evidence.prior.astype(np.float64)
 
 
-ESTIMATORS: dict[str, Callable[[Evidence, np.ndarray, np.ndarray], Estimate]] = {
+Estimator = Callable[[Evidence, np.ndarray, np.ndarray], Estimate]
+
+ESTIMATORS: dict[str, Estimator] = {
     "gp": gaussian_process,
     "rise": rise,
     "centred-rise": centred_rise,
     "occlusion": occlusion,
     "borex": borex,
 }
+
+
+def optimised(
+    evidence: Evidence,
+    asked: Bool[np.ndarray, " n"],
+    y: Float64[np.ndarray, "m o"],
+    *,
+    target: int,
+    rivals: tuple[int, ...] = (),
+) -> Estimate:
+    """The optimised masks (`optimised.py`) as maps: z_t = support - F-TC, lse_n = F-NTC, and each named rival's.
+
+    A mask's map is 1 - m, scaled so that it sums to the change of the score that removing it made. Such a mask knows no
+    uncertainty; variance and verdict are those of the other comparators: how well the map predicts masks that it has
+    not seen. One that predicts them only with its sign turned is never called reliable.
+    """
+    untouched = np.concatenate([scores.values for scores in evidence.scores])[:1].astype(np.float64)
+
+    def part(kind: Kind, class_idx: int) -> Float64[np.ndarray, " g"]:
+        found = evidence.attributed(Question(kind=kind, class_idx=class_idx))
+        if found is None:
+            raise NumericsError(
+                str(evidence.clip_id), "no mask was optimised for this class", "explain it in a new run"
+            )
+        hidden, scores = found[0].astype(np.float64).reshape(-1), found[1].astype(np.float64)[None]
+        change = _optimised_score(untouched, kind, class_idx) - _optimised_score(scores, kind, class_idx)
+        return hidden * (max(change, 0.0) / max(hidden.sum(), MIN_COVERAGE))
+
+    z_t, lse_n = part("support", target) - part("f_tc", target), part("f_ntc", target)
+    maps = np.stack([z_t, lse_n, z_t - lse_n, *(part("support", rival) for rival in rivals)])
+    judged = calibrated(rows_of(evidence)[asked], y, maps, evidence)
+    is_turned = (judged.mean * maps).sum(1) < 0
+    return replace(judged, mean=maps, log_bayes=np.where(is_turned, 0.0, judged.log_bayes))
+
+
+def _optimised_score(scores: Float64[np.ndarray, "1 k"], kind: Kind, class_idx: int) -> float:
+    """What the optimisation made smaller (`optimised.evidence_score`, here on what the journal holds)."""
+    if kind == "f_ntc":
+        return float(logsumexp(np.delete(scores, class_idx, axis=1), axis=1)[0])
+    return float(scores[0, class_idx]) * (-1 if kind == "f_tc" else 1)
 
 
 def rows_of(evidence: Evidence) -> Float64[np.ndarray, "n g"]:

@@ -42,8 +42,12 @@ def grid_for(shape: tuple[int, int, int]) -> Grid:
 
 def render_masks(grids: Tensor, shape: tuple[int, int, int]) -> Float[Tensor, "n t h w"]:
     """Bring masks (N Gt Gh Gw, uint8) to `shape` (t, y, x): linear in time, bilinear in space, values in [0, 1]."""
+    return spread_masks(grids.float() / 255, shape)
+
+
+def spread_masks(keep: Float[Tensor, "n gt gh gw"], shape: tuple[int, int, int]) -> Float[Tensor, "n t h w"]:
+    """The same for masks that are numbers in [0, 1], with gradients."""
     t, h, w = shape
-    keep = grids.float() / 255
     n, gt, gh, gw = keep.shape
     if gt != t:
         along_time = keep.permute(0, 2, 3, 1).reshape(n, gh * gw, gt)

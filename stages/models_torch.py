@@ -95,12 +95,10 @@ class TorchBox:
     @torch.inference_mode()
     def __call__(self, frames: Float[Tensor, "n t c h w"]) -> Float[Tensor, "n k"]:
         """Scores of the spec's kind for RGB clips in [0, 1]."""
-        n, t, _, _, _ = frames.shape
-        scores = as_scores(self.module(self.inputs(frames)), self._spec)
-        return scores.view(n, t, -1).mean(1) if self.layout == "nchw" and t > 1 else scores
+        return self.read(self.module(self.prepare(frames)), len(frames))
 
-    def inputs(self, frames: Float[Tensor, "n t c h w"]) -> Tensor:
-        """What the module itself is given for RGB clips in [0, 1]: normalised, in its layout."""
+    def prepare(self, frames: Float[Tensor, "n t c h w"]) -> Tensor:
+        """Normalised clips in the module's layout; for image networks a row for each frame."""
         t = frames.shape[1]
         if self.layout == "nchw" and t > 1 and self._spec.frames != "mean":
             raise ModelError(
@@ -110,6 +108,13 @@ class TorchBox:
         if self.layout == "ncthw":
             return frames.transpose(1, 2).contiguous()
         return frames if self.layout == "ntchw" else frames.flatten(0, 1)
+
+    def read(self, answer: object, num_clips: int) -> Float[Tensor, "n k"]:
+        """The scores of clips; those of an image network's frames are averaged."""
+        scores = as_scores(answer, self._spec)
+        if self.layout != "nchw" or len(scores) == num_clips:
+            return scores
+        return scores.view(num_clips, len(scores) // num_clips, -1).mean(1)
 
 
 class CallableBox:

@@ -8,6 +8,7 @@ from pydantic import Field
 from stages.base import Settings
 from stages.masks import NUM_ANCHORS, grid_for
 from stages.priors import RISE_FAMILY, RISE_MASKS
+from stages.questions import MASK_OPTIMISATION, is_captum
 from stages.records import BankSpec, ClipInfo, MaskBatch
 
 MaskFamily = Literal["auto", "mixture", "blobs", "cells", "rise", "static", "occlusion", "rise-sparse"]
@@ -19,9 +20,12 @@ FAMILY_OF_METHOD = {
     "centred-rise": "rise",
     "occlusion": "occlusion",
     "borex": RISE_FAMILY,
+    MASK_OPTIMISATION: "mixture",
 }
 # Methods whose every mask but the anchors is refinement's choice.
 METHODS_THAT_ASK = ("borex",)
+# Of the budget of mask optimisation, for masks that test what it found.
+TEST_SHARE = 8
 
 
 class PerturbConfig(Settings):
@@ -50,18 +54,21 @@ class Perturb:
     def process(self, clip: ClipInfo, /) -> MaskBatch:
         """Row 0 keeps everything, row 1 replaces everything, the rest are the bank's masks in order.
 
-        The bank is as large as the budget, of which `--prior rise` and BOREx ask only the first rows; refinement asks
-        for the rest. So the first round tells the whole budget.
+        The bank is as large as the budget, of which other priors, BOREx and mask optimisation ask only the first rows;
+        refinement asks for the rest. So the first round tells the whole budget.
         """
         family = RISE_FAMILY if self.prior == "rise" else self.config.bank_family(self.method)
         spec = BankSpec(grid=grid_for(clip.shape), size=self.config.budget, seed=self.config.seed, family=family)
         return MaskBatch(clip_id=clip.id, round_idx=0, ids=np.arange(self.num_rows()), bank=spec)
 
     def num_rows(self) -> int:
-        """Masks of the first round, the two anchors included."""
+        """Masks of the first round, the two anchors included. Priors from inside the model come before all others."""
+        if self.method == MASK_OPTIMISATION:
+            return NUM_ANCHORS + max(self.config.budget // TEST_SHARE, 1)
         if self.prior == "rise":
             return NUM_ANCHORS + min(RISE_MASKS, (self.config.budget - NUM_ANCHORS) // 2)
-        return NUM_ANCHORS if self.method in METHODS_THAT_ASK else self.config.budget
+        is_later = self.method in METHODS_THAT_ASK or is_captum(self.prior)
+        return NUM_ANCHORS if is_later else self.config.budget
 
     def close(self) -> None:
         """Nothing to give back."""

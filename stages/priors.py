@@ -1,4 +1,4 @@
-"""Initial maps that refinement starts from (`--prior`): a RISE map of the clip's own first masks, or a file.
+"""Initial maps that refinement starts from (`--prior`): a RISE map of the clip's own first masks, Captum's, or a file.
 
 A prior has any scale and may be wrong: the default method fits the factor it enters with and can refuse it
 (`directions.py`), BOREx takes it as the mean of its Gaussian process, as published (`borex.py`).
@@ -12,9 +12,10 @@ from jaxtyping import Float32
 
 from stages.errors import ConfigError
 from stages.masks import Grid
+from stages.questions import captum_method, is_captum
 from stages.regrid import regrid
 
-FORMS = "none, rise, FILE.npy or FILE.npz"
+FORMS = "none, rise, FILE.npy, FILE.npz or captum:NAME[@LAYER]"
 FILE_SUFFIXES = (".npy", ".npz")
 
 # Masks that a RISE prior is made of, as published with BOREx; never more than half of the budget.
@@ -24,12 +25,14 @@ RISE_FAMILY = "rise-sparse"
 
 def is_file(prior: str) -> bool:
     """Whether a prior is the path of an array."""
-    return prior.lower().endswith(FILE_SUFFIXES)
+    return prior.lower().endswith(FILE_SUFFIXES) and not is_captum(prior)
 
 
 def expect_known(prior: str) -> None:
     """Raise ValueError when `prior` has none of the known forms."""
-    if prior not in ("none", "rise") and not is_file(prior):
+    if is_captum(prior):
+        captum_method(prior)
+    elif prior not in ("none", "rise") and not is_file(prior):
         raise ValueError(f"{prior!r} is no prior; use {FORMS}")
 
 

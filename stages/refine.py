@@ -1,11 +1,11 @@
 """4  Evidence -> SaliencyMap or more masks: what the scores of the masks say about every voxel.
 
-The default is the Gaussian process of METHOD.md, section 3; BOREx, RISE, centred RISE and sliding occlusion go through
-the same stage, so that they share journal, stitching and films with it.
+The default is the Gaussian process of METHOD.md, section 3; BOREx, RISE, centred RISE, sliding occlusion and masks
+optimised by gradients go through the same stage, so that they share journal, stitching and films with it.
 """
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -20,18 +20,21 @@ from stages.errors import NumericsError
 from stages.estimators import (
     ESTIMATORS,
     Estimate,
+    Estimator,
     bank_design,
     grid_of,
+    optimised,
     regression_targets,
     rows_of,
     weighted_mean,
 )
 from stages.masks import KEEP_ALL_ROW, NUM_ANCHORS, REPLACE_ALL_ROW
 from stages.priors import FORMS, expect_known, file_prior, is_file
+from stages.questions import MASK_OPTIMISATION, Question, is_captum
 from stages.records import OUTPUTS, Evidence, Fidelity, MaskBatch, SaliencyMap
-from stages.rounds import after_the_prior, next_windows
+from stages.rounds import after_the_prior, mask_questions, next_windows, prior_questions, rest_of_bank
 
-Method = Literal["gp", "rise", "centred-rise", "occlusion", "borex"]
+Method = Literal["gp", "rise", "centred-rise", "occlusion", "borex", "mask-optimisation"]
 
 METHODS_WITH_PRIOR = ("gp", "borex")
 
@@ -49,7 +52,7 @@ MIN_STD = 1e-5
 class RefineConfig(Settings):
     """How scores become maps. `rivals` are class indices that get an output of their own beside LSE_N."""
 
-    method: Method = Field(default="gp", description="gp, rise, centred-rise, occlusion or borex")
+    method: Method = Field(default="gp", description="gp, rise, centred-rise, occlusion, borex or mask-optimisation")
     rivals: tuple[int, ...] = Field(default=(), description="class indices with an F-NTC map of their own")
     prior: str = Field(default="none", description=f"initial map that is refined: {FORMS}")
 
@@ -66,6 +69,13 @@ class RefineConfig(Settings):
         if self.prior != "none" and self.method not in METHODS_WITH_PRIOR:
             raise ValueError(f"{self.method} takes no prior; use {' or '.join(METHODS_WITH_PRIOR)}")
         return self
+
+    @property
+    def asks_inside(self) -> str | None:
+        """What must be asked of the model itself: one of Captum's methods, mask optimisation, or nothing."""
+        if self.method == MASK_OPTIMISATION:
+            return MASK_OPTIMISATION
+        return self.prior if is_captum(self.prior) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,16 +113,22 @@ class Refine:
         """One SaliencyMap per target, or more masks. Raises NumericsError when the evidence cannot carry a map."""
         # The matrices are small, and threads that wait for each other beside a busy scorer cost 80 times the work.
         with _blas().limit(limits=1, user_api="blas"):
-            if more := self._more(request.evidence, request.targets[0]):
+            if more := self._more(request.evidence, request.targets):
                 return RefineResult(more=more)
             return RefineResult(maps=tuple(self._map(request.evidence, target) for target in request.targets))
 
-    def _more(self, evidence: Evidence, target: int) -> MaskBatch | None:
-        """The next round; with several targets it is the first that asks."""
+    def _more(self, evidence: Evidence, targets: tuple[int, ...]) -> MaskBatch | None:
+        """The next round: what is asked of the model itself first; with several targets the first asks for masks."""
+        if self.config.method == MASK_OPTIMISATION:
+            return mask_questions(evidence, targets, self.config.rivals)
+        if is_captum(self.config.prior) and (questions := prior_questions(evidence, self.config.prior, targets)):
+            return questions
         if self.config.method == "borex":
-            y = regression_targets(_scores(evidence)[1], target)
-            known, asked = self._with_prior(evidence, y)
+            y = regression_targets(_scores(evidence)[1], targets[0])
+            known, asked = self._with_prior(evidence, y, targets[0])
             return next_windows(known, asked, y[asked], num=self.config.borex_batch)
+        if is_captum(self.config.prior):
+            return rest_of_bank(evidence)
         return after_the_prior(evidence, self.config.method) if self.config.prior == "rise" else None
 
     def _map(self, evidence: Evidence, target: int) -> SaliencyMap:
@@ -124,14 +140,18 @@ class Refine:
             )
         names = OUTPUTS + tuple(f"rival:{rival}" for rival in self.config.rivals)
         y = regression_targets(scores, target, self.config.rivals)
-        evidence, asked = self._with_prior(evidence, y)
-        estimate = ESTIMATORS[self.config.method](evidence, asked, y[asked])
+        evidence, asked = self._with_prior(evidence, y, target)
+        if self.config.method == MASK_OPTIMISATION:
+            estimator: Estimator = partial(optimised, target=target, rivals=self.config.rivals)
+        else:
+            estimator = ESTIMATORS[self.config.method]
+        estimate = estimator(evidence, asked, y[asked])
         shape = (len(names), *estimate.grid)
         found = [fidelity(y[asked][:, o], estimate, o) for o in range(len(names))]
         tamed = without_outliers(y[asked], estimate) if any(one.is_reliable for one in found) else None
         if tamed is not None:
             # A few wild scores can be fitted by chance; a map that is there, is there without them.
-            again = ESTIMATORS[self.config.method](evidence, asked, tamed)
+            again = estimator(evidence, asked, tamed)
             stands = [fidelity(tamed[:, o], again, o).is_reliable for o in range(len(names))]
             found = [
                 replace(one, is_reliable=one.is_reliable and is_so) for one, is_so in zip(found, stands, strict=True)
@@ -151,9 +171,14 @@ class Refine:
             details=estimate.details,
         )
 
-    def _with_prior(self, evidence: Evidence, y: Float64[np.ndarray, "n o"]) -> tuple[Evidence, Bool[np.ndarray, " n"]]:
+    def _with_prior(
+        self, evidence: Evidence, y: Float64[np.ndarray, "n o"], target: int
+    ) -> tuple[Evidence, Bool[np.ndarray, " n"]]:
         """The evidence with its prior, and the masks left to refine it: what made a prior is not counted again."""
         asked = _scores(evidence)[0] >= NUM_ANCHORS
+        if is_captum(self.config.prior):
+            found = evidence.attributed(Question(kind="saliency", class_idx=target))
+            return replace(evidence, prior=None if found is None else found[0]), asked
         if is_file(self.config.prior):
             return replace(evidence, prior=file_prior(self.config.prior, grid_of(evidence))), asked
         if self.config.prior == "rise":

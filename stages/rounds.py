@@ -7,9 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from stages.borex import grids_for, next_ids, windows_of
+from stages.errors import NumericsError
 from stages.estimators import borex_answers, grid_of, prior_of
 from stages.masks import NUM_ANCHORS
 from stages.perturb import FAMILY_OF_METHOD
+from stages.questions import MASK_OPTIMISATION, MAX_STEPS, AttributionSpec, Question, captum_method, optimised_kinds
 from stages.records import BankSpec, Evidence, MaskBatch
 
 
@@ -29,6 +31,57 @@ def after_the_prior(evidence: Evidence, method: str) -> MaskBatch | None:
     return MaskBatch(clip_id=evidence.clip_id, round_idx=1, ids=ids, bank=spec)
 
 
+def rest_of_bank(evidence: Evidence) -> MaskBatch | None:
+    """After a prior that was asked of the model itself: the bank's masks after the anchors, as far as the budget goes.
+
+    They are the first rows that every clip asks without a prior, so that all clips share one design.
+    """
+    first, left = evidence.masks[0].bank, evaluations_left(evidence)
+    if first is None or not left or len(evidence.masks) > 1:
+        return None
+    ids = np.arange(NUM_ANCHORS, NUM_ANCHORS + left)
+    return MaskBatch(clip_id=evidence.clip_id, round_idx=evidence.num_rounds, ids=ids, bank=first)
+
+
+def prior_questions(evidence: Evidence, prior: str, targets: tuple[int, ...]) -> MaskBatch | None:
+    """One of Captum's maps for every target that has none; methods that sample take at most half of what is left."""
+    questions = tuple(Question(kind="saliency", class_idx=target) for target in targets)
+    open_ = tuple(question for question in questions if evidence.attributed(question) is None)
+    if not open_:
+        return None
+    left = evaluations_left(evidence)
+    charge = captum_method(prior).charge(grid_of(evidence), left // 2 // len(open_))
+    if charge * len(open_) >= left:
+        raise NumericsError("budget", f"{left} evaluations do not pay for {prior} and masks", "raise --budget")
+    return _questions(evidence, prior, open_, charge)
+
+
+def mask_questions(evidence: Evidence, targets: tuple[int, ...], rivals: tuple[int, ...]) -> MaskBatch | None:
+    """The masks to optimise that are not there yet; the budget that is left is shared out between them."""
+    asked = optimised_kinds(targets, rivals)
+    open_ = tuple(question for question in asked if evidence.attributed(question) is None)
+    if not open_:
+        return None
+    charge = min(evaluations_left(evidence) // len(open_), 2 * MAX_STEPS + 1)
+    if charge < 3:
+        fact = f"{evaluations_left(evidence)} evaluations do not pay for a step on each of {len(open_)} masks"
+        raise NumericsError("budget", fact, "raise --budget")
+    return _questions(evidence, MASK_OPTIMISATION, open_, charge)
+
+
+def _questions(evidence: Evidence, method: str, questions: tuple[Question, ...], charge: int) -> MaskBatch:
+    bank = evidence.masks[0].bank
+    spec = AttributionSpec(
+        method=method,
+        questions=questions,
+        grid=grid_of(evidence),
+        evaluations=charge,
+        seed=0 if bank is None else bank.seed,
+    )
+    ids = np.arange(len(questions))
+    return MaskBatch(clip_id=evidence.clip_id, round_idx=evidence.num_rounds, ids=ids, attribution=spec)
+
+
 def next_windows(
     evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"], *, num: int
 ) -> MaskBatch | None:
@@ -39,4 +92,4 @@ def next_windows(
     windows = windows_of(grid_of(evidence))
     told, seed = borex_answers(evidence, asked, y)
     ids = next_ids(windows, told, prior_of(evidence), seed, evidence.clip_id, num)
-    return MaskBatch(clip_id=evidence.clip_id, round_idx=len(evidence.masks), ids=ids, grids=grids_for(windows, ids))
+    return MaskBatch(clip_id=evidence.clip_id, round_idx=evidence.num_rounds, ids=ids, grids=grids_for(windows, ids))

@@ -13,10 +13,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, UInt8
 from pydantic import Field
 from torch import Tensor
 
+from stages.attributions import Attributor, Subject
 from stages.base import Settings
 from stages.box import BlackBox, to_log_scores
 from stages.errors import ExplainError, ModelError, ResourceError
@@ -80,12 +81,19 @@ class Tuning:
 
 
 class Score:
-    """Asks the box about perturbed clips. `load` builds the box in the process that will use it."""
+    """Asks the box about perturbed clips. `load` builds the box in the process that will use it.
 
-    def __init__(self, config: ScoreConfig, load: Callable[[], BlackBox], *, seed: int = 0) -> None:
+    `asks_inside`: what refinement will ask of the model itself (`RefineConfig.asks_inside`), to be refused at once.
+    """
+
+    def __init__(
+        self, config: ScoreConfig, load: Callable[[], BlackBox], *, seed: int = 0, asks_inside: str | None = None
+    ) -> None:
         self.config = config
         self.load = load
         self.seed = seed
+        self.asks_inside = asks_inside
+        self._attributor: Attributor | None = None
         self._box: BlackBox | None = None
         self._loaded: OrderedDict[ClipId, LoadedClip] = OrderedDict()
         self._batch_size = config.batch_size
@@ -97,26 +105,29 @@ class Score:
         return self._box
 
     def setup(self) -> None:
-        """Build the box and bring it to its device."""
+        """Build the box and bring it to its device. Raises ConfigError when it cannot answer `asks_inside`."""
         self._box = self.load().to(pick_device(self.config.device))
+        self._attributor = Attributor(self._box)
+        if self.asks_inside is not None:
+            self._attributor.expect_possible(self.asks_inside)
 
     def close(self) -> None:
         """Forget the model and the cached clips."""
-        self._box = None
+        self._box = self._attributor = None
         self._loaded.clear()
 
     def process(self, request: ScoreRequest, /) -> ScoreResult:
         """Scores of all classes for every mask. Raises ModelError when the box fails or answers nonsense."""
         start = time.perf_counter()
         loaded = {batch.clip_id: self._load_clip(batch.clip_id, request.clips) for batch in request.batches}
-        perturbed = Perturbed(request.batches, loaded, is_freeze=self.config.substrate == "freeze")
-        rows: list[np.ndarray] = []
-        while len(rows) < len(perturbed):
-            rows += self._score_some(perturbed, len(rows))
-        values = np.asarray(rows, np.float32)
+        plain = tuple(batch for batch in request.batches if batch.attribution is None)
+        values = self._values(plain, loaded)
         scores = []
         offset = 0
         for batch in request.batches:
+            if batch.attribution is not None:
+                scores.append(self._attribute(batch, loaded[batch.clip_id]))
+                continue
             scores.append(
                 Scores(
                     clip_id=batch.clip_id,
@@ -148,6 +159,31 @@ class Score:
                 break
         self._batch_size = best.batch_size
         return best
+
+    def _values(
+        self, batches: tuple[MaskBatch, ...], loaded: Mapping[ClipId, LoadedClip]
+    ) -> Float32[np.ndarray, "n k"]:
+        perturbed = Perturbed(batches, loaded, is_freeze=self.config.substrate == "freeze")
+        rows: list[np.ndarray] = []
+        while len(rows) < len(perturbed):
+            rows += self._score_some(perturbed, len(rows))
+        return np.asarray(rows, np.float32)
+
+    def _attribute(self, batch: MaskBatch, loaded: LoadedClip) -> Scores:
+        """The maps that a round asks for instead of scores; always in single precision."""
+        assert self._attributor is not None, "setup() has not run"
+
+        def ask(grids: UInt8[np.ndarray, "n gt gh gw"]) -> Float32[np.ndarray, "n k"]:
+            masks = MaskBatch(clip_id=batch.clip_id, round_idx=0, ids=np.arange(len(grids)), grids=grids)
+            return self._values((masks,), {batch.clip_id: loaded})
+
+        is_freeze = self.config.substrate == "freeze"
+        subject = Subject(frames=loaded.frames, substrate=loaded.substrate, is_freeze=is_freeze, ask=ask)
+        try:
+            return self._attributor.answer(batch, subject)
+        except torch.OutOfMemoryError as error:
+            fact = f"the gradients of one clip do not fit on {self.box.device} ({error})"
+            raise ResourceError(self.box.spec.name, fact, "use a larger device, or --prior rise") from error
 
     def _score_some(self, perturbed: Perturbed, start: int) -> list[np.ndarray]:
         """Score the next device batch; on out-of-memory halve the batch, remember that, and try again."""

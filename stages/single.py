@@ -1,7 +1,5 @@
 """One clip through perturb, score and refine in this process: what tests, benchmarks and notebooks call directly."""
 
-from dataclasses import replace
-
 from stages.perturb import Perturb
 from stages.records import Clip, Evidence, SaliencyMap
 from stages.refine import Refine, RefineRequest
@@ -28,7 +26,9 @@ def explain_evidence(
     """The maps of one clip from its first round on, and all the evidence that they rest on."""
     if targets is None:
         targets = (int(evidence.scores[0].values[0].argmax()),)
+    rounds = [*zip(evidence.masks, evidence.scores, strict=True)]
     while (result := refine.process(RefineRequest(evidence=evidence, targets=targets))).more is not None:
         answer = score.process(ScoreRequest(batches=(result.more,), clips={clip.id: clip}))
-        evidence = replace(evidence, masks=(*evidence.masks, result.more), scores=(*evidence.scores, *answer.scores))
+        rounds.append((result.more, answer.scores[0]))
+        evidence = Evidence.of(clip.id, rounds)
     return evidence, result.maps

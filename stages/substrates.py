@@ -76,12 +76,13 @@ def apply_mask(
 ) -> Float[Tensor, "n t c h w"]:
     """Phi(x; a) = a x + (1 - a) R; freeze: x'_u = a_u x_u + (1 - a_u) x'_{u-1}, x'_{-1} = x_0 (METHOD.md, 0 and 6).
 
-    `out` (allocated when None) is filled and returned.
+    `out` is filled and returned; without it the result is a function of `keep` that has gradients.
     """
-    out = frames.new_empty((len(keep), *frames.shape)) if out is None else out
     if not is_freeze:
         return torch.lerp(substrate[None], frames[None], keep[:, :, None], out=out)
     shown = frames[0].expand(len(keep), *frames.shape[1:])
+    found = []
     for u in range(len(frames)):
-        shown = torch.lerp(shown, frames[u].expand_as(shown), keep[:, u, None], out=out[:, u])
-    return out
+        shown = torch.lerp(shown, frames[u].expand_as(shown), keep[:, u, None], out=None if out is None else out[:, u])
+        found.append(shown)
+    return torch.stack(found, dim=1) if out is None else out

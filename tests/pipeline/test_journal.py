@@ -8,7 +8,8 @@ import pytest
 from planted_run import bank_round, clip_info, grid_round
 
 from pipeline.journal import Journal
-from stages.records import ClipId
+from stages.questions import AttributionSpec, Question
+from stages.records import ClipId, MaskBatch, Scores
 
 
 @pytest.fixture
@@ -29,6 +30,28 @@ def test_rounds_come_back_bit_for_bit(journal: Journal) -> None:
     np.testing.assert_array_equal(grids.grids, grid_round(info, 1)[0].grids)
     np.testing.assert_array_equal(grid_scores.ids, [6, 7, 8])
     assert grids.clip_id == info.id
+
+
+def test_questions_and_their_maps_come_back_bit_for_bit(journal: Journal) -> None:
+    info = clip_info()
+    journal.append(info, *bank_round(info))
+    spec = AttributionSpec(
+        method="captum:LayerGradCam@layer4.1",
+        questions=(Question(kind="saliency", class_idx=3), Question(kind="f_tc", class_idx=0)),
+        grid=(2, 3, 4),
+        evaluations=4,
+        seed=7,
+    )
+    ids, rng = np.arange(2), np.random.default_rng(0)
+    maps = rng.normal(size=(2, 2, 3, 4)).astype(np.float32)
+    scores = Scores(clip_id=info.id, round_idx=1, ids=ids, values=rng.normal(size=(2, 5)).astype(np.float32), maps=maps)
+    journal.append(info, MaskBatch(clip_id=info.id, round_idx=1, ids=ids, attribution=spec), scores)
+    _, (asked, answered) = journal.rounds(info.id)
+    assert asked.attribution == spec
+    assert asked.num_evaluations == 8
+    assert answered.maps is not None
+    np.testing.assert_array_equal(answered.maps, maps)
+    np.testing.assert_array_equal(answered.values, scores.values)
 
 
 def test_the_clip_comes_back_without_its_pixels(journal: Journal) -> None:

@@ -1,0 +1,68 @@
+"""Runs that ask the model itself: the budget holds, the journal alone gives the same maps, refusals come early."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from small_runs import config, expect_equal, explain, write_scene
+
+from pipeline.journal import Journal
+from pipeline.manifest import RunFolder
+from pipeline.verify import verify_run
+from stages.errors import ConfigError
+
+BOX = f"python:{Path(__file__).with_name('bright_box.py')}:make"
+
+
+@pytest.mark.parametrize(
+    ("method", "prior", "target"),
+    [
+        ("gp", "captum:LayerGradCam@act", "top1"),
+        ("mask-optimisation", "none", "top3"),
+        ("gp", "captum:KernelShap", "second"),
+    ],
+)
+def test_a_run_is_recomputed_from_its_journal_without_the_model(tmp_path, method, prior, target):
+    pytest.importorskip("captum")
+    video = write_scene(tmp_path / "v.mp4", 12)
+    settings = {"model__name": BOX, "method": method, "prior": prior, "target": target, "budget": 64}
+    summary = explain(tmp_path / "run", video, **settings)
+    assert not summary.failures
+    result = verify_run(tmp_path / "run")
+    assert result.is_ok, result.faults
+    journal = Journal(tmp_path / "run" / "journal")
+    num_clips = 0
+    for clip_id in journal.clips("v"):
+        rounds = [masks for masks, _ in journal.rounds(clip_id)]
+        assert sum(masks.attribution is not None for masks in rounds) == 1
+        assert 60 <= sum(masks.num_evaluations for masks in rounds) <= 64
+        num_clips += 1
+    rows = pq.read_table(tmp_path / "run" / "clips.parquet").to_pylist()
+    assert {row["method"] for row in rows} == {method}
+    assert all(60 <= row["evaluations"] <= 64 for row in rows)
+    assert all((row["prior_weight"] is not None) == (prior != "none") for row in rows)
+    # Every clip's evaluations are counted with their passes; looks for the target come on top.
+    assert summary.figures["evaluations"] >= 60 * num_clips
+    explain(tmp_path / "again", video, **{**settings, "engine__num_scorers": 2, "engine__window_clips": 1})
+    expect_equal(tmp_path / "run", tmp_path / "again")
+
+
+def test_a_black_box_is_refused_before_the_first_clip(tmp_path):
+    video = write_scene(tmp_path / "v.mp4", 12)
+    with pytest.raises(ConfigError, match="no PyTorch module"):
+        explain(tmp_path / "run", video, method="mask-optimisation")
+    assert not list(Journal(tmp_path / "run" / "journal").files())
+    assert RunFolder.open(tmp_path / "run").manifest.status == "failed"
+
+
+def test_the_content_of_a_prior_belongs_to_the_fingerprint(tmp_path):
+    path = tmp_path / "prior.npy"
+    found = []
+    for value in (0.0, 1.0, 0.0):
+        np.save(path, np.array([[value, 1.0]]))
+        found.append(config(prior=str(path)).fingerprint())
+    assert found[0] == found[2] != found[1]
+    path.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config(prior=str(path)).fingerprint()

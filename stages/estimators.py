@@ -152,7 +152,7 @@ def optimised(
             )
         hidden, scores = found[0].astype(np.float64).reshape(-1), found[1].astype(np.float64)[None]
         change = _optimised_score(untouched, kind, class_idx) - _optimised_score(scores, kind, class_idx)
-        return hidden * (max(change, 0.0) / max(hidden.sum(), MIN_COVERAGE))
+        return np.asarray(hidden * (max(change, 0.0) / max(hidden.sum(), MIN_COVERAGE)))
 
     z_t, lse_n = part("support", target) - part("f_tc", target), part("f_ntc", target)
     maps = np.stack([z_t, lse_n, z_t - lse_n, *(part("support", rival) for rival in rivals)])

@@ -94,7 +94,8 @@ def layer_of(inside: Opened, method: CaptumMethod) -> nn.Module | None:
         if method.layer not in known:
             near = f"did you mean {nearest(method.layer, known)}?" if known else "leave the layer out"
             raise ConfigError(f"{item}@{method.layer}", f"{inside.spec.name} has no such layer", near)
-        return known[method.layer]
+        layer: nn.Module = known[method.layer]
+        return layer
     found: list[nn.Module] = []
 
     def note(part: nn.Module, given: object, answer: object) -> None:

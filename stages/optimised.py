@@ -49,7 +49,7 @@ def optimised_mask(
         # z(x) is a constant of the loss: it moves no mask.
         loss = AREA_WEIGHT * (1 - mask).mean() + SMOOTHNESS_WEIGHT * total_variation(mask) + wanted(scores, question)
         adam.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         adam.step()
         with torch.no_grad():
             mask.clamp_(0, 1)

@@ -119,6 +119,7 @@ class Dispatcher:
     def stop(self) -> None:
         """Once: finish what is in flight. Twice: close the films as they are. Safe to call from a signal handler."""
         self._num_stops += 1
+        self._heed_stops()
 
     def run_pass(self, feed: Sources, orders: Orders = explain_everything, deadline: float | None = None) -> None:
         """Have all sources of `feed` done as `orders` say, and wait for it; no clip is begun after `deadline`.

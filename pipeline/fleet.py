@@ -5,7 +5,7 @@ from typing import Protocol
 
 from pipeline.config import Config
 from pipeline.local import LocalEngine
-from pipeline.shards import Message, Report, Shard, ShardPlan
+from pipeline.shards import Message, Report, Shard, ShardPlan, Stop
 from pipeline.topology import ScorerReport, Share
 
 
@@ -47,8 +47,11 @@ class LocalFleet:
         return [self._shard.start()]
 
     def tell(self, shard: int, message: Message) -> None:
-        """Kept until the shard works."""
-        self._messages.append(message)
+        """Kept until the shard works; but it may be at work now, and a stop is to be heeded at once."""
+        if isinstance(message, Stop) and self._shard is not None:
+            self._shard.stop()
+        else:
+            self._messages.append(message)
 
     def wait(self, timeout_s: float) -> list[tuple[int, Report]]:
         """Let the shard work."""

@@ -159,7 +159,7 @@ class Shard:
             elif isinstance(message, TimeOver):
                 coordinator.begin_no_more()
             else:
-                coordinator.stop()
+                self.stop()
         has_ended = False
         until = monotonic() + seconds
         try:
@@ -179,6 +179,11 @@ class Shard:
             error=coordinator.error or self._error,
             stats=self._stats,
         )
+
+    def stop(self) -> None:
+        """As the message `Stop`, at once. Safe to call from a signal handler."""
+        if self._coordinator is not None:
+            self._coordinator.stop()
 
     def close(self) -> None:
         """End the workers."""

@@ -164,7 +164,7 @@ def test_a_budget_without_screening_is_spent_in_order(tmp_path, scenes, whole):
 
 @pytest.mark.parametrize("is_screened", [True, False])
 def test_when_the_time_is_over_the_run_is_finished_and_the_rest_is_listed(tmp_path, scenes, monkeypatch, is_screened):
-    monkeypatch.setattr(passes, "_clips_until", lambda stats, deadline, cost: 100)  # the estimate is far too good
+    monkeypatch.setattr(passes.Passes, "_clips_until", lambda self, deadline: 100)  # the estimate is far too good
     run = explain(
         tmp_path / "run",
         *scenes,

@@ -1,5 +1,7 @@
 """A sink fed with maps leaves films, stores and rows that say what the maps say, and the same ones when fed again."""
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,22 @@ def test_a_clip_without_a_map_for_every_target_is_a_bug(spec: SinkSpec) -> None:
     info = clip_info("v", 0)
     with pytest.raises(ValueError, match="one map for each"):
         VideoSink(spec).add(info, [])
+
+
+def test_nothing_of_a_request_is_kept_that_would_hold_it_in_the_object_store(spec: SinkSpec) -> None:
+    class Held(np.ndarray):
+        """An array that can be watched."""
+
+    sink, info = VideoSink(spec), clip_info(spec.source.id)
+    whole = np.zeros(64, np.int64).view(Held)
+    frame_idx = whole[:4]
+    frame_idx[:] = info.frame_idx
+    sink.add(replace(info, frame_idx=frame_idx), [saliency(info)])
+    alive = weakref.ref(whole)
+    del whole, frame_idx
+    gc.collect()
+    assert alive() is None
+    sink.abort()
 
 
 def test_a_picture_becomes_a_png(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scipy.special import softmax
@@ -104,6 +105,51 @@ def test_the_dog_speaks_for_another_class_than_the_cat(shared_data, tmp_path):
     assert dog_face[0].start <= peak[0] < dog_face[0].stop
     assert dog_face[1].start <= peak[1] < dog_face[1].stop
     assert found.is_significant
+
+
+@pytest.mark.parametrize("prior", ["none", "captum:LayerGradCam", "captum:GuidedGradCam", "captum:LRP"])
+def test_captum_priors_on_a_real_network_are_used_or_refused_and_written_down(shared_data, tmp_path, prior):
+    """catdog.png, "tiger cat", 48 evaluations: most of the net evidence for the cat lies in the lower half."""
+    run(
+        "explain", shared_data / "images/catdog.png", "--model", f"python:{BOXES}/squeezenet.py:image",
+        "--weights", shared_data / "weights/squeezenet_v1.0.npz", "--target", "tiger cat", "--budget", 48,
+        "--prior", prior, "--out", tmp_path / "run", "--engine", "local", "--quiet",
+    )  # fmt: skip
+    (found,) = read_explanations(tmp_path / "run")
+    (row,) = pq.read_table(tmp_path / "run/clips.parquet").to_pylist()
+    print(prior, lower_share(found, "support"), lower_share(found, "f_ntc"), row["prior_weight"], row["prior_beta"])
+    assert row["evaluations"] == 48
+    assert (row["prior_weight"] is None) == (prior == "none")
+    assert lower_share(found, "support") > 0.5
+
+
+def test_optimised_masks_tell_the_dog_from_the_cat(shared_data, tmp_path):
+    """catdog.png, target "tiger cat": hiding the dog's face takes most from the other classes."""
+    run(
+        "explain", shared_data / "images/catdog.png", "--model", f"python:{BOXES}/squeezenet.py:image",
+        "--weights", shared_data / "weights/squeezenet_v1.0.npz", "--target", "tiger cat", "--budget", 512,
+        "--method", "mask-optimisation", "--out", tmp_path / "run", "--engine", "local", "--quiet",
+    )  # fmt: skip
+    (found,) = read_explanations(tmp_path / "run")
+    (row,) = pq.read_table(tmp_path / "run/clips.parquet").to_pylist()
+    print(
+        lower_share(found, "support"),
+        lower_share(found, "f_ntc"),
+        row["f_tc"],
+        row["f_ntc"],
+        row["q2"],
+        row["is_reliable"],
+    )
+    assert row["evaluations"] <= 512
+    assert lower_share(found, "f_ntc") < lower_share(found, "support")
+    assert row["f_tc"] > 0
+    assert row["f_ntc"] > 0
+
+
+def lower_share(found, kind):
+    """The share of a picture's evidence that lies in its lower half."""
+    values = decompose_arrays(found.outputs, found.mean, found.var)[kind][0]
+    return float(values[14:].sum() / values.sum())
 
 
 def test_a_damaged_film_is_explained_as_far_as_it_goes_and_recorded(shared_data, tmp_path):

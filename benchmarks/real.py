@@ -106,7 +106,9 @@ def measure_real(model: Model, engine: str = "local", seconds: float = 75.0, run
             key: round(median(found[key] for found in figures), 4)
             for key in ("seconds", "scorer_busy_share", "batch_fill", "decode_share", "refine_share", "write_share")
         },
-        "shares": {part: round(share, 4) for part, share in shares(box, score, Work(box, 64), 1, size).items()},
+        "shares": {
+            part: round(share, 4) for part, share in shares(box, score, Work(box, model.budget), 1, size).items()
+        },
     }
 
 

@@ -44,7 +44,12 @@ def sample(pid: int) -> dict[str, dict[str, int]]:
     found = {}
     for name, worker in workers_of(pid).items():
         with suppress(OSError, StopIteration):
-            found[name] = {"bytes": resident_bytes(worker), "files": open_files(worker), "threads": threads(worker)}
+            found[name] = {
+                "bytes": resident_bytes(worker),
+                "shared_bytes": _status(worker, "RssShmem") * 1024,
+                "files": open_files(worker),
+                "threads": threads(worker),
+            }
     return found
 
 

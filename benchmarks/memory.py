@@ -76,7 +76,7 @@ def run_one(sources: Sequence[str], engine: str, sample_every: int = SAMPLE_EVER
             summary = run(config, sources, out, is_quiet=True)
         assert not summary.failures, summary.failures[:3]
         num_regions = pq.ParquetFile(out / "regions.parquet").metadata.num_rows
-    from pipeline.engines import store_bytes
+    from pipeline.bounds import store_bytes
 
     figures = summary.figures
     return {

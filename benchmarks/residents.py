@@ -26,14 +26,14 @@ def threads(pid: int | str = "self") -> int:
 
 
 def workers_of(pid: int) -> dict[str, int]:
-    """Processes below `pid` that do heatreel's work, by name: this one, and the Ray actors that it started."""
+    """Processes below `pid` that do heatreel's work, by name: this one, and the Ray actors below it."""
     parents: dict[int, int] = {}
     actors: list[int] = []
     for folder in PROC.iterdir():
         with suppress(OSError, ValueError, IndexError):
             number = int(folder.name)
             parents[number] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if (folder / "cmdline").read_bytes().startswith(b"ray::_Actor"):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_"):
                 actors.append(number)
     found = [actor for actor in actors if pid in _ancestors(actor, parents)]
     return {"driver": pid, **{f"actor-{at}": actor for at, actor in enumerate(sorted(found))}}

@@ -88,4 +88,6 @@ class ClipCase:
     def refine_request(self, targets: tuple[int, ...]) -> RefineRequest:
         """All that is known of the clip."""
         masks, scores = zip(*self.rounds, strict=True)
-        return RefineRequest(evidence=Evidence(clip_id=self.id, masks=masks, scores=scores), targets=targets)
+        content = None if self.info is None else self.info.content
+        evidence = Evidence(clip_id=self.id, masks=masks, scores=scores, content=content)
+        return RefineRequest(evidence=evidence, targets=targets)

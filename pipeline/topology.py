@@ -53,7 +53,7 @@ def other_plans(config: Config, spec: BoxSpec, *, is_local: bool) -> tuple[Stage
     return (
         StagePlan(
             name="decode",
-            build=partial(Decode, config.decode, spec),
+            build=partial(Decode, config.decode, spec, config.score.substrate),
             workers=engine.num_decoders or spare,
             resources=resources.decode.resolve(),
             threads=1,

@@ -98,7 +98,7 @@ def replay(
         if info is None or not rounds:
             continue
         masks, scores = zip(*rounds, strict=True)
-        evidence = Evidence(clip_id=clip_id, masks=masks, scores=scores)
+        evidence = Evidence(clip_id=clip_id, masks=masks, scores=scores, content=info.content)
         try:
             maps = refine.process(RefineRequest(evidence=evidence, targets=targets)).maps
         except ExplainError:  # what could not be computed then is not there now

@@ -50,6 +50,8 @@ def regression_targets(
 def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
     """The default (METHOD.md, section 3): a GP on the voxels, mixed over kernels. `asked` leaves out the anchors."""
     design = design_of(evidence, asked)
+    if evidence.content is not None and evidence.content.any():
+        design = design.with_content(evidence.content)
     prior = prior_of(evidence)
     posterior = design.posterior(y, None if prior is None else prior.reshape(-1))
     best = max(posterior.kernel_weights, key=lambda kernel: posterior.kernel_weights[kernel])
@@ -65,6 +67,7 @@ def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float
             "kernel_time": best.time,
             "kernel_space": best.space,
             "kernel_noise": best.noise,
+            "content_weight": sum(weight for kernel, weight in posterior.kernel_weights.items() if kernel.on_content),
             **_prior_details(posterior),
         },
     )

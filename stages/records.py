@@ -96,6 +96,7 @@ class Clip:
     is_padded: Bool[np.ndarray, " t"]
     covers: tuple[int, int]
     geometry: Geometry
+    content: UInt8[np.ndarray, "gt gh gw"] | None = None  # how much hiding each voxel can change (content.py)
 
     def __post_init__(self) -> None:
         t = self.frames.shape[0]
@@ -125,12 +126,13 @@ class Clip:
             covers=self.covers,
             geometry=self.geometry,
             nbytes=self.frames.nbytes,
+            content=self.content,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipInfo:
-    """A Clip without its pixels: what the scheduler, the stitching and the journal need of it (a few hundred bytes)."""
+    """A Clip without its pixels: what the scheduler, the stitching and the journal need of it (some kilobytes)."""
 
     id: ClipId
     shape: tuple[int, int, int]  # t, y, x of the model's input
@@ -140,6 +142,7 @@ class ClipInfo:
     covers: tuple[int, int]
     geometry: Geometry
     nbytes: int
+    content: UInt8[np.ndarray, "gt gh gw"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,13 +207,15 @@ class Scores:
 class Evidence:
     """All rounds of one clip so far; keeps `refine` stateless. Masks and scores are in the same order.
 
-    `prior` is an initial saliency map (Gt Gh Gw, any scale) that refinement may start from, or None.
+    `prior` is an initial saliency map (Gt Gh Gw, any scale) that refinement may start from, or None. `content`: how
+    much hiding each voxel can change, where that is known.
     """
 
     clip_id: ClipId
     masks: tuple[MaskBatch, ...]
     scores: tuple[Scores, ...]
     prior: Float32[np.ndarray, "gt gh gw"] | None = None
+    content: UInt8[np.ndarray, "gt gh gw"] | None = None
 
     def __post_init__(self) -> None:
         expect(len(self.masks) == len(self.scores), "Evidence", "one Scores for every MaskBatch")

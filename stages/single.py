@@ -12,7 +12,7 @@ def score_clip(clip: Clip, perturb: Perturb, score: Score) -> Evidence:
     """Ask the (set-up) scorer about all of a clip's masks."""
     masks = perturb.process(clip.info)
     result = score.process(ScoreRequest(batches=(masks,), clips={clip.id: clip}))
-    return Evidence(clip_id=clip.id, masks=(masks,), scores=result.scores)
+    return Evidence(clip_id=clip.id, masks=(masks,), scores=result.scores, content=clip.content)
 
 
 def explain_clip(

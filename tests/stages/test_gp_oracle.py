@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.gp import Design, Kernel
+from stages.gp import Design
+from stages.kernels import Kernel
 
 GRID = (3, 5, 4)
 KERNEL = Kernel(0.4, 0.3, 0.2)

@@ -15,6 +15,9 @@ from torch.nn import functional as F
 from stages.masks import grid_for
 from stages.substrates import make_substrate
 
+# What differs by less than this of the range of a pixel does not differ.
+ROUNDING = 1e-4
+
 
 @torch.inference_mode()
 def content_of(frames: UInt8[np.ndarray, "t c h w"], substrate: str) -> UInt8[np.ndarray, "gt gh gw"]:
@@ -33,7 +36,9 @@ def content_of(frames: UInt8[np.ndarray, "t c h w"], substrate: str) -> UInt8[np
         change[-1] += step[-1]
     difference = change if substrate == "freeze" else change + (x - _replacement(x, substrate)).abs_().mean(1)
     cells = F.adaptive_avg_pool3d(difference[None], grid_for((t, h, w)))[0].double().numpy()
-    return np.asarray(np.round(255 * np.sqrt(cells / max(float(cells.max()), 1e-12))), np.uint8)
+    largest = float(cells.max())
+    share = cells / largest if largest > ROUNDING else np.zeros_like(cells)
+    return np.asarray(np.round(255 * np.sqrt(share)), np.uint8)
 
 
 def _replacement(x: Float[Tensor, "t c h w"], substrate: str) -> Float[Tensor, "t c h w"]:

@@ -20,6 +20,7 @@ from stages.estimators import (
     ESTIMATORS,
     Estimate,
     bank_design,
+    content_design,
     grid_of,
     regression_targets,
     rows_of,
@@ -95,6 +96,7 @@ class Refine:
     def close(self) -> None:
         """Forget the designs."""
         bank_design.cache_clear()
+        content_design.cache_clear()
 
     def process(self, request: RefineRequest, /) -> RefineResult:
         """One SaliencyMap per target, or more masks. Raises NumericsError when the evidence cannot carry a map."""

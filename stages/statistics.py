@@ -1,5 +1,6 @@
 """Statistics over clips: bootstrap intervals, paired Wilcoxon tests, rank agreement (METHOD.md, section 5)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,3 +49,14 @@ def rank_agreement(a: Float[np.ndarray, "*grid"], b: Float[np.ndarray, "*grid"])
     centred = [values - values.mean() for values in ranks]
     scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
     return float(centred[0] @ centred[1]) / scale if scale > 0 else float("nan")
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p for many tests at once (Holm 1979); NaN stays and does not count."""
+    known = [number for number in range(len(p)) if np.isfinite(p[number])]
+    found = [float("nan")] * len(p)
+    largest = 0.0
+    for rank, number in enumerate(sorted(known, key=lambda number: p[number])):
+        largest = max(largest, min(1.0, (len(known) - rank) * p[number]))
+        found[number] = largest
+    return found

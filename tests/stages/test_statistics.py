@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.statistics import bootstrap_interval, paired_p, rank_agreement
+from stages.statistics import bootstrap_interval, holm, paired_p, rank_agreement
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_more_clips() -> None:
@@ -29,3 +29,10 @@ def test_maps_agree_by_rank_alone() -> None:
     assert rank_agreement(a, np.exp(a)) == pytest.approx(1.0)
     assert rank_agreement(a, -a) == pytest.approx(-1.0)
     assert np.isnan(rank_agreement(a, np.ones_like(a)))
+
+
+def test_holm_multiplies_the_smallest_by_all_and_never_decreases() -> None:
+    found = holm([0.04, 0.01, float("nan"), 0.03, 0.9])
+    assert found[:2] == pytest.approx([0.09, 0.04])
+    assert np.isnan(found[2])
+    assert found[3:] == pytest.approx([0.09, 0.9])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, UInt8
-from scipy.linalg import LinAlgError, eigh
+from scipy.linalg import LinAlgError, eigh, qr
 from scipy.special import logsumexp
 
 from stages.directions import LOG_ODDS, TAUS, Direction, PriorMap, prior_map
@@ -45,19 +45,21 @@ class KernelDesign:
     """
 
     def __init__(
-        self, centred: Float64[np.ndarray, "n g"], trend: Float64[np.ndarray, "n p"], covariance: Covariance
+        self, centred: Float64[np.ndarray, "n g"], complement: Float64[np.ndarray, "n m"], covariance: Covariance
     ) -> None:
         self.covariance = covariance
         self.seen = covariance.features(centred)
-        gram = covariance.gram(self.seen)
+        is_narrow = covariance.has_roots and self.seen.shape[1] < complement.shape[1]
+        gram = None if is_narrow else covariance.gram(self.seen)
         # K is scaled so that a mask sees unit variance on average: then `noise` means the same for every kernel.
-        self.scale = float(np.trace(gram)) / len(gram)
+        self.scale = float((self.seen**2).sum() if gram is None else np.trace(gram)) / len(centred)
         if not np.isfinite(self.scale) or self.scale <= 0:
             raise NumericsError("masks", "they all look alike to the kernel", "use more masks or another mask family")
-        orthogonal, _ = np.linalg.qr(trend, mode="complete")
-        complement = orthogonal[:, trend.shape[1] :]  # Q: N x (N - p)
         try:
-            values, vectors = eigh(complement.T @ (gram / self.scale) @ complement)
+            if gram is None:
+                values, vectors = _diagonalise_root(complement.T @ self.seen / np.sqrt(self.scale))
+            else:
+                values, vectors = eigh(complement.T @ (gram / self.scale) @ complement)
         except LinAlgError as error:
             raise NumericsError(
                 "masks", f"their covariance cannot be factorised ({error})", "use other masks"
@@ -129,6 +131,8 @@ class Design:
         if len(rows) <= self.trend.shape[1] + 1:
             raise NumericsError("budget", f"{len(rows)} masks cannot carry a map", "raise --budget to 16 or more")
         self.centred = rows - keep[:, None]
+        orthogonal, _ = np.linalg.qr(self.trend, mode="complete")
+        self._complement = orthogonal[:, self.trend.shape[1] :]  # Q: N x (N - p)
         # Two kernels that differ in time alone are one and the same on a still picture.
         self.kernels = tuple({(self._key(kernel), kernel.noise): kernel for kernel in kernels}.values())
         self._amplitude = np.ones(rows.shape[1])
@@ -158,7 +162,7 @@ class Design:
                 if kernel.on_content
                 else Smooth(self.grid, time, space)
             )
-            self._designs[key] = KernelDesign(self.centred, self.trend, covariance)
+            self._designs[key] = KernelDesign(self.centred, self._complement, covariance)
         return self._designs[key]
 
     def posterior(self, y: Float64[np.ndarray, "n o"], prior: Float64[np.ndarray, " g"] | None = None) -> Posterior:
@@ -254,6 +258,17 @@ class Design:
     def _key(self, kernel: Kernel) -> _Key:
         """What tells covariances apart on this grid: a still picture has no time."""
         return (kernel.time if self.grid[0] > 1 else 1.0, kernel.space, kernel.on_content)
+
+
+def _diagonalise_root(
+    root: Float64[np.ndarray, "m r"],
+) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, "m m"]]:
+    """Eigenvalues and eigenvectors of R R^T for a narrow R: those of the small r x r, and what is orthogonal to R."""
+    rank = root.shape[1]
+    vectors, triangle = qr(root)
+    small, turn = eigh(triangle[:rank] @ triangle[:rank].T)
+    vectors[:, :rank] = vectors[:, :rank] @ turn
+    return np.concatenate([small, np.zeros(len(root) - rank)]), vectors
 
 
 def _weights(options: Sequence[Option], log_likelihood: Float64[np.ndarray, " options"]) -> dict[Option, float]:

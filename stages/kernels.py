@@ -69,7 +69,9 @@ def kron_apply(
 
 
 class Covariance(Protocol):
-    """A covariance of voxels K, as rows of masks see it."""
+    """A covariance of voxels K, as rows of masks see it. `has_roots`: A K A^T is F F^T with F the features of A."""
+
+    has_roots: bool
 
     @property
     def variance(self) -> Float64[np.ndarray, " g"]:
@@ -87,6 +89,8 @@ class Covariance(Protocol):
 
 class Smooth:
     """K_t (x) K_y (x) K_x; the features of a row are the row itself."""
+
+    has_roots = False
 
     def __init__(self, grid: Grid, time: float, space: float) -> None:
         self.grid = grid
@@ -109,6 +113,8 @@ class Smooth:
 class OnContent:
     """D K D with K = F F^T, F = F_t (x) F_y (x) F_x the leading eigenvectors: a row has some hundred features."""
 
+    has_roots = True
+
     def __init__(self, grid: Grid, time: float, space: float, amplitude: Float64[np.ndarray, " g"]) -> None:
         self.grid = grid
         self.amplitude = amplitude
@@ -127,7 +133,8 @@ class OnContent:
     def expand(self, features: Float64[np.ndarray, "n f"]) -> Float64[np.ndarray, "n g"]:
         """A D F F^T D, by one product along each axis."""
         f_t, f_y, f_x = (root.T for root in self.roots)
-        return kron_apply((f_t, f_y, f_x), features, (len(f_t), len(f_y), len(f_x))) * self.amplitude
+        smooth = kron_apply((f_t, f_y, f_x), features, (len(f_t), len(f_y), len(f_x)))
+        return np.asarray(smooth * self.amplitude)
 
 
 def amplitude_of(content: UInt8[np.ndarray, "gt gh gw"]) -> Float64[np.ndarray, " g"]:

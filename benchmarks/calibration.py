@@ -103,7 +103,7 @@ def cover(case: Case, budget: int) -> Coverage:
 def prefix(evidence: Evidence, budget: int) -> Evidence:
     masks, scores = evidence.masks[0].rows(0, budget), evidence.scores[0]
     cut = Scores(clip_id=scores.clip_id, round_idx=0, ids=scores.ids[:budget], values=scores.values[:budget])
-    return Evidence(clip_id=evidence.clip_id, masks=(masks,), scores=(cut,))
+    return Evidence(clip_id=evidence.clip_id, masks=(masks,), scores=(cut,), content=evidence.content)
 
 
 def ask(model: str, clip: Clip, score: Score, target: int, budget: int = max(BUDGETS), num_fresh: int = FRESH) -> Case:

@@ -1,14 +1,17 @@
 """The quality of a map per evaluation of the box: every method at every budget on the same clips, with paired tests.
 
-    python -m benchmarks.quality                      the demo model on fresh clips, and benchmarks/results/quality.json
+    python -m benchmarks.quality                      the demo model on 60 fresh clips
     python -m benchmarks.quality --data FOLDER        real models and footage as well
+    python -m benchmarks.quality --minutes 15         as far as that goes; the same command again goes on from there
     python -m benchmarks.quality --half development   the half on which settings may be chosen
     python -m benchmarks.quality --quick              under a minute, nothing is written
 
 Insertion (16 x 16 cells of every frame) and block deletion rank the log-odds map of the first answer and follow its p;
 energy and pointing compare its support map with the true object. The removal gain (URG) is that of the wished class
-(the runner-up, or the truth where the model is wrong) while its evidence against (F-TC + F-NTC) is removed, beside
-"lowest support first". Every budget of a method reads a prefix of one bank of masks, whose scores are asked for once.
+(the runner-up, or the truth where the model is wrong) while its evidence against, lowest log-odds saliency first, is
+removed, beside "lowest support first". Every budget of a method reads a prefix of one bank of masks, whose scores are
+asked for once; BOREx chooses its masks itself and starts anew at every budget. `gp-plain` is the default without the
+content of the clip. Numbers are kept clip by clip in --parts; quality.json and the curves are made of what is there.
 """
 
 import argparse
@@ -16,14 +19,15 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Subject, data_subjects, demo_subjects
+from benchmarks.quality_report import METRICS, Row, comparisons, curves_svg, table
+from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Half, Subject, data_subjects, demo_subjects
 from pipeline.files import finite
 from stages.baselines import BASELINES
 from stages.evidence import decompose
@@ -33,45 +37,45 @@ from stages.metrics import energy_in_mask, points_inside
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import Evidence, SaliencyMap, Scores
 from stages.refine import Refine, RefineConfig, RefineRequest
-from stages.single import score_clip
-from stages.statistics import bootstrap_interval, paired_p
+from stages.single import explain_clip, score_clip
+from stages.statistics import bootstrap_interval
 
 RESULTS = Path(__file__).with_name("results") / "quality.json"
+PARTS = Path(__file__).with_name("results") / "parts"
 BUDGETS = (32, 64, 128, 256, 512, 1024)
-BANK_METHODS = ("gp", "centred-rise", "rise", "occlusion")
+# BOREx is fitted again after every query, for every class explained.
+BOREX_BUDGETS = (32, 64, 128, 256)
+PLAIN = "gp-plain"
+BANK_METHODS = ("gp", PLAIN, "centred-rise", "rise", "occlusion")
 FREE_METHODS = ("random", "centre", "motion")  # they do not ask the box
 CAPTUM_METHODS = ("kernel-shap", "lime")
-METRICS = (
-    "insertion",
-    "block_deletion",
-    "urg_log_odds",
-    "urg_prob",
-    "urg_lowest_support",
-    "flip",
-    "energy",
-    "pointing",
-)
-OURS = "gp"
+
+Key = tuple[str, int]  # method and budget; 0 for methods that do not ask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is measured: budgets of the methods that read a bank and of Captum's, and the steps of the curves."""
+    """What is measured: budgets of the methods that read a bank, of Captum's and of BOREx, and the steps of curves."""
 
     budgets: tuple[int, ...]
-    captum_budgets: tuple[int, ...]
+    captum_budgets: tuple[int, ...] = ()
+    borex_budgets: tuple[int, ...] = ()
     steps: int
     removal_steps: int = 10
     seed: int = 0
 
+    def cells(self) -> list[Key]:
+        """Every method at every budget."""
+        return [
+            *((method, 0) for method in FREE_METHODS),
+            *((method, budget) for method in BANK_METHODS for budget in self.budgets),
+            *((method, budget) for method in CAPTUM_METHODS for budget in self.captum_budgets),
+            *(("borex", budget) for budget in self.borex_budgets),
+        ]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """The numbers of one method at one budget, an entry per clip; NaN where a clip cannot say."""
-
-    method: str
-    budget: int
-    values: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in METRICS})
+    def settings(self) -> dict[str, int]:
+        """What numbers must have been measured with to stand beside each other."""
+        return {"steps": self.steps, "removal_steps": self.removal_steps, "seed": self.seed}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,51 +88,95 @@ class Maps:
     lowest: np.ndarray  # for the wished class
 
 
-def measure(subjects: Iterable[Subject], plan: Plan, deadline: float = float("inf")) -> list[Row]:
-    """All methods on all subjects, or on as many as can be begun before the deadline (of the monotonic clock)."""
-    rows: dict[tuple[str, int], Row] = {}
+Numbers = dict[Key, dict[str, float]]
+
+
+def measure(
+    subjects: Iterable[Subject], plan: Plan, parts: Path | None = None, deadline: float = float("inf")
+) -> list[Row]:
+    """All methods on all subjects, or on as many as can be begun before the deadline (of the monotonic clock).
+
+    Numbers that a file in `parts` holds are not measured again; new ones are written there after every clip. The rows
+    have an entry for every clip that is complete.
+    """
+    rows = {(method, budget): Row(method=method, budget=budget) for method, budget in plan.cells()}
     for number, subject in enumerate(subjects):
         start = time.monotonic()
-        if number and start > deadline:
-            break
-        for method, budget, maps in all_maps(subject, plan):
-            row = rows.setdefault((method, budget), Row(method=method, budget=budget))
-            for name, value in numbers(subject, maps, plan).items():
-                row.values[name].append(value)
+        path = None if parts is None else parts / f"{subject.name}.json"
+        known = {} if path is None else read_part(path, plan)
+        missing = rows.keys() - known.keys()
+        if missing and number and start > deadline:
+            continue
+        for method, budget, maps in all_maps(subject, plan, missing) if missing else ():
+            known[method, budget] = numbers(subject, maps, plan)
+        if missing and path is not None:
+            write_part(path, plan, known)
+        for key, row in rows.items():
+            for name in METRICS:
+                row.values[name].append(known[key][name])
         print(f"{number + 1:3} {subject.name:20} {time.monotonic() - start:6.1f} s", flush=True)
     return list(rows.values())
 
 
-def all_maps(subject: Subject, plan: Plan) -> Iterator[tuple[str, int, Maps]]:
-    """Every method at every budget; the budget of those that do not ask is 0."""
+def read_part(path: Path, plan: Plan) -> Numbers:
+    """The numbers of one clip so far; none where they were measured with other settings."""
+    if not path.exists():
+        return {}
+    content = json.loads(path.read_text())
+    if content["settings"] != plan.settings():
+        return {}
+    return {
+        (entry["method"], entry["budget"]): {
+            name: float("nan") if value is None else float(value) for name, value in entry["values"].items()
+        }
+        for entry in content["numbers"]
+    }
+
+
+def write_part(path: Path, plan: Plan, known: Numbers) -> None:
+    """Keep the numbers of one clip."""
+    entries = [{"method": method, "budget": budget, "values": values} for (method, budget), values in known.items()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(finite({"settings": plan.settings(), "numbers": entries})) + "\n")
+
+
+def all_maps(subject: Subject, plan: Plan, wanted: Set[Key]) -> Iterator[tuple[str, int, Maps]]:
+    """The wanted methods and budgets; the budget of methods that do not ask is 0."""
     clip, score = subject.clip, subject.score
-    for name in FREE_METHODS:
-        values = BASELINES[name](clip, score, subject.target, 0, plan.seed)
-        yield name, 0, Maps(ranked=values, support=values, against=values, lowest=-values)
+    both = (subject.target, subject.wished)
     banks: dict[str, Evidence] = {}
-    for method in BANK_METHODS:
-        perturb = Perturb(PerturbConfig(budget=max(plan.budgets), seed=plan.seed), method)
-        family = perturb.config.bank_family(method)
-        if family not in banks:
-            banks[family] = score_clip(clip, perturb, score)
-        refine = Refine(RefineConfig.model_validate({"method": method}))
-        for budget in plan.budgets:
-            request = RefineRequest(evidence=prefix(banks[family], budget), targets=(subject.target, subject.wished))
-            yield method, budget, _maps(*refine.process(request).maps)
-    for method in CAPTUM_METHODS:
-        for budget in plan.captum_budgets:
-            found, wished = (
-                BASELINES[method](clip, score, target, budget, plan.seed) for target in (subject.target, subject.wished)
-            )
+    for method, budget in (key for key in plan.cells() if key in wanted):
+        if method in FREE_METHODS:
+            values = BASELINES[method](clip, score, subject.target, 0, plan.seed)
+            yield method, budget, Maps(ranked=values, support=values, against=values, lowest=-values)
+        elif method in CAPTUM_METHODS:
+            found, wished = (BASELINES[method](clip, score, target, budget, plan.seed) for target in both)
             # One output, the log-odds: what lowers them is all that is known to speak against.
             yield method, budget, Maps(ranked=found, support=found, against=-wished, lowest=-wished)
+        elif method == "borex":
+            prior = "rise"
+            config = PerturbConfig(budget=budget, seed=plan.seed)
+            refine = Refine(RefineConfig.model_validate({"method": method, "prior": prior}))
+            answers = [explain_clip(clip, Perturb(config, method, prior), score, refine, (t,))[0] for t in both]
+            yield method, budget, _maps(*answers)
+        else:
+            name = "gp" if method == PLAIN else method
+            perturb = Perturb(PerturbConfig(budget=max(plan.budgets), seed=plan.seed), name)
+            family = perturb.config.bank_family(name)
+            if family not in banks:
+                banks[family] = score_clip(clip, perturb, score)
+            evidence = prefix(banks[family], budget)
+            if method == PLAIN:
+                evidence = replace(evidence, content=None)
+            refine = Refine(RefineConfig.model_validate({"method": name}))
+            yield method, budget, _maps(*refine.process(RefineRequest(evidence=evidence, targets=both)).maps)
 
 
 def prefix(evidence: Evidence, budget: int) -> Evidence:
     """The first `budget` masks of a bank and their scores."""
     masks, scores = evidence.masks[0], evidence.scores[0]
     kept = Scores(clip_id=scores.clip_id, round_idx=0, ids=scores.ids[:budget], values=scores.values[:budget])
-    return Evidence(clip_id=evidence.clip_id, masks=(masks.rows(0, budget),), scores=(kept,))
+    return replace(evidence, masks=(masks.rows(0, budget),), scores=(kept,))
 
 
 def numbers(subject: Subject, maps: Maps, plan: Plan) -> dict[str, float]:
@@ -153,85 +201,77 @@ def numbers(subject: Subject, maps: Maps, plan: Plan) -> dict[str, float]:
     }
 
 
-def comparisons(rows: Sequence[Row]) -> list[dict[str, object]]:
-    """Our method at each budget against every other at the same budget, and against RISE at 16 times as many."""
-    found: list[dict[str, object]] = []
-    by_key = {(row.method, row.budget): row for row in rows}
-    for ours in (row for row in rows if row.method == OURS):
-        others = [row for row in rows if row.method != OURS and row.budget in (0, ours.budget)]
-        others += [by_key[key] for m in ("rise", "centred-rise") if (key := (m, 16 * ours.budget)) in by_key]
-        for other in others:
-            for name in ("insertion", "block_deletion", "urg_log_odds", "energy"):
-                a, b = np.array(ours.values[name]), np.array(other.values[name])
-                found.append(
-                    {
-                        "metric": name,
-                        "ours": f"{OURS}@{ours.budget}",
-                        "other": f"{other.method}@{other.budget}",
-                        "difference": asdict(bootstrap_interval(a - b)),
-                        "p": paired_p(a, b),
-                    }
-                )
-    return found
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: means over clips with the half-width of the 95 % interval of insertion."""
-    shown = ("insertion", "block_deletion", "urg_log_odds", "urg_lowest_support", "energy", "pointing")
-    lines = [
-        "| method | evaluations | insertion ↑ | block deletion ↓ | URG, log-odds ↑ | lowest support first | "
-        "energy in mask / area ↑ | pointing ↑ |",
-        "| --- | ---: |" + " ---: |" * len(shown),
-    ]
-    for row in sorted(rows, key=lambda row: (row.budget, row.method != OURS, row.method)):
-        cells = []
-        for name in shown:
-            values = np.array(row.values[name])
-            found = bootstrap_interval(values)
-            spread = f" ± {(found.high - found.low) / 2:.3f}" if name == "insertion" else ""
-            cells.append(f"{found.mean:.3f}{spread}" if found.num else "")
-        lines.append(f"| {row.method} | {row.budget or 'none'} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=60, help="generated clips for the demo model")
     parser.add_argument("--half", choices=("evaluation", "development"), default="evaluation")
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     parser.add_argument("--captum-budgets", type=int, nargs="*", default=list(BUDGETS))
+    parser.add_argument("--borex-budgets", type=int, nargs="*", default=list(BOREX_BUDGETS))
     parser.add_argument("--steps", type=int, default=CURVES["insertion"].steps)
     parser.add_argument("--data", type=Path, help="a folder with real models and footage")
+    parser.add_argument("--only", choices=("demo", "squeezenet"), help="one of the models")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="for each model; no clip is begun later")
+    parser.add_argument("--parts", type=Path, default=PARTS, help="where the numbers of every clip are kept")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--quick", action="store_true", help="two clips, two budgets, nothing written")
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    budgets, captum = ((16, 32), (32,)) if args.quick else (tuple(args.budgets), tuple(args.captum_budgets))
-    plan = Plan(budgets=budgets, captum_budgets=captum, steps=8 if args.quick else args.steps)
-    seeds = EVALUATION_SEEDS if args.half == "evaluation" else DEVELOPMENT_SEEDS
-    start = time.monotonic()
+    plan = Plan(
+        budgets=tuple(args.budgets),
+        captum_budgets=tuple(args.captum_budgets),
+        borex_budgets=tuple(args.borex_budgets),
+        steps=args.steps,
+    )
+    if args.quick:
+        plan = Plan(budgets=(16, 32), captum_budgets=(32,), borex_budgets=(16,), steps=8)
+    half: Half = args.half
+    seeds = EVALUATION_SEEDS if half == "evaluation" else DEVELOPMENT_SEEDS
     subjects = {"demo": demo_subjects(seeds, 2 if args.quick else args.clips)}
     if args.data is not None:
-        subjects["squeezenet"] = data_subjects(args.data)
-    models = {model: measure(found, plan, time.monotonic() + 60 * args.minutes) for model, found in subjects.items()}
+        subjects["squeezenet"] = data_subjects(args.data, half)
+    models = {
+        model: measure(found, plan, None if args.quick else args.parts / model, time.monotonic() + 60 * args.minutes)
+        for model, found in subjects.items()
+        if args.only in (None, model)
+    }
     for model, rows in models.items():
         print(f"\n{model}, {len(rows[0].values['insertion'])} clips\n\n{table(rows)}")
-    if args.quick:
-        return
+    if not args.quick:
+        write_results(args.out, half, plan, models)
+
+
+def write_results(out: Path, half: Half, plan: Plan, models: dict[str, list[Row]]) -> None:
+    """quality.json, with the models of an earlier call that this one left out, and curves beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    earlier = json.loads(out.read_text()) if out.exists() else {}
+    is_same = earlier.get("half") == half and earlier.get("settings") == plan.settings()
     content = {
-        "half": args.half,
-        "plan": asdict(plan),
+        "half": half,
+        "settings": plan.settings(),
         "processor": platform.processor() or platform.machine(),
         "torch": torch.__version__,
-        "seconds": round(time.monotonic() - start, 1),
         "models": {
-            model: {"rows": [asdict(row) for row in rows], "comparisons": comparisons(rows)}
-            for model, rows in models.items()
+            **(earlier["models"] if is_same else {}),
+            **{
+                model: {
+                    "rows": [asdict(row) for row in rows],
+                    "means": {
+                        f"{row.method}@{row.budget}": {
+                            name: asdict(bootstrap_interval(np.array(values))) for name, values in row.values.items()
+                        }
+                        for row in rows
+                    },
+                    "comparisons": comparisons(rows),
+                }
+                for model, rows in models.items()
+            },
         },
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(finite(content), indent=1) + "\n")
+    out.write_text(json.dumps(finite(content), indent=1) + "\n")
+    for model, rows in models.items():
+        if any(row.values["insertion"] for row in rows):
+            out.with_name(f"{out.stem}_{model}.svg").write_text(curves_svg(rows, f"{model}: quality per evaluation"))
 
 
 def _maps(found: SaliencyMap, wished: SaliencyMap) -> Maps:
@@ -239,7 +279,7 @@ def _maps(found: SaliencyMap, wished: SaliencyMap) -> Maps:
     return Maps(
         ranked=ours["net"],
         support=ours["support"],
-        against=theirs["f_tc"] + theirs["f_ntc"],
+        against=-theirs["net"],
         lowest=-wished.output("z_t")[0],
     )
 

@@ -1,18 +1,20 @@
 """What the quality benchmark explains: a model's scorer, clips of it, the class to explain, and the truth where known.
 
 The demo model's clips are generated: seeds of the development half may be used to choose settings, those of the
-evaluation half only to report. Seeds from 1,000,000 on trained the model. Real models and footage come from a data
-folder with `weights/`, `images/` and `masks/NAME/frames`, `masks/NAME/masks`.
+evaluation half only to report; pictures and sequences are halved as well. Seeds from 1,000,000 on trained the model.
+Real models and footage come from a data folder with `weights/`, `images/` and `masks/NAME/frames`, `masks/NAME/masks`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 from scipy.special import softmax
 
+from stages.content import content_of
 from stages.decode import Decode, DecodeConfig, DecodeRequest
 from stages.demo.clips import random_clip
 from stages.masks import grid_for
@@ -27,7 +29,10 @@ from stages.sources import find_sources, probe
 DEVELOPMENT_SEEDS = range(50_000, 50_060)
 EVALUATION_SEEDS = range(60_000, 60_060)
 SQUEEZENET = Path(__file__).resolve().parents[1] / "examples" / "boxes" / "squeezenet.py"
-SEQUENCES = ("tennis", "bmx-trees")
+Half = Literal["development", "evaluation"]
+# Pictures and sequences on which settings may be chosen; all others of the data folder only report.
+DEVELOPMENT_PICTURES = ("catdog.png", "dogs.png", "elephant.jpg", "goldfish.jpg")
+SEQUENCES: dict[Half, tuple[str, ...]] = {"development": ("tennis",), "evaluation": ("bmx-trees",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,12 +68,17 @@ def demo_subjects(seeds: range, num: int) -> Iterator[Subject]:
         )
 
 
-def data_subjects(data: Path) -> Iterator[Subject]:
-    """SqueezeNet on the pictures of a data folder, and the mean of frames on its two masked sequences."""
+def data_subjects(data: Path, half: Half) -> Iterator[Subject]:
+    """SqueezeNet on half of the pictures of a data folder, first and second answer, and frames-mean on a sequence."""
     weights = str(data / "weights" / "squeezenet_v1.0.npz")
-    pictures = find_sources([str(data / "images")])
-    yield from _squeezenet(f"python:{SQUEEZENET}:image", weights, pictures, None)
-    for name in SEQUENCES:
+    is_wanted = half == "development"
+    pictures = [
+        uri for uri in find_sources([str(data / "images")]) if (_name(uri) in DEVELOPMENT_PICTURES) == is_wanted
+    ]
+    for subject in _squeezenet(f"python:{SQUEEZENET}:image", weights, pictures, None):
+        yield subject
+        yield replace(subject, name=f"{subject.name}-second", target=subject.wished, wished=subject.target)
+    for name in SEQUENCES[half]:
         folder = data / "masks" / name
         yield from _squeezenet(f"python:{SQUEEZENET}:frames_mean", weights, [str(folder / "frames")], folder / "masks")
 
@@ -83,7 +93,7 @@ def _squeezenet(model: str, weights: str, uris: list[str], masks: Path | None) -
         assert clip is not None
         target, second = _two_first(score, clip)
         yield Subject(
-            name=Path(uri).parent.name if masks else Path(uri).name,
+            name=masks.parent.name if masks else _name(uri),
             clip=clip,
             score=score,
             target=target,
@@ -91,6 +101,10 @@ def _squeezenet(model: str, weights: str, uris: list[str], masks: Path | None) -
             truth=None if masks is None else _sequence_cover(masks, clip),
         )
     decode.close()
+
+
+def _name(uri: str) -> str:
+    return Path(uri).name
 
 
 def _sequence_cover(masks: Path, clip: Clip) -> np.ndarray:
@@ -127,4 +141,5 @@ def plain_clip(clip_id: ClipId, frames: np.ndarray) -> Clip:
         is_padded=np.zeros(t, bool),
         covers=(0, t),
         geometry=Geometry(source_h_px=h, source_w_px=w, model_h_px=h, model_w_px=w, scale_y=1.0, scale_x=1.0),
+        content=content_of(frames, "blur"),
     )

@@ -102,4 +102,5 @@ class ClipCase:
 
     def refine_request(self, targets: tuple[int, ...]) -> RefineRequest:
         """All that is known of the clip."""
-        return RefineRequest(evidence=Evidence.of(self.id, self.rounds), targets=targets)
+        content = None if self.info is None else self.info.content
+        return RefineRequest(evidence=Evidence.of(self.id, self.rounds, content=content), targets=targets)

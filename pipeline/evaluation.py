@@ -169,7 +169,7 @@ def _rows(
 ) -> dict[str, dict[str, float | None]]:
     names = [*REFERENCES, *(["motion"] if len(clip.frames) > 1 else [])]
     others = {name: BASELINES[name](clip, score, target, 0, 0) for name in names}
-    against = found["f_tc"] + found["f_ntc"]
+    against = -found["net"]
     ranked = {OURS: found["net"], **others}
     shown = {OURS: found["support"], **others}
     # Removed first: the run's evidence against the target; a reference's own order; and where support is lowest.

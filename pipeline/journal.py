@@ -1,10 +1,10 @@
 """The journal: every answer the box gave, one checksummed file per clip and round; the box is never asked twice.
 
-journal/VIDEO/000012.r0000.npz holds the clip (without pixels), the recipe of the masks (bank and rows, or grids) and
-the raw scores of all classes in float32: with it every map can be computed again without the model. A round that asked
-the model for maps holds the questions and the maps. Files are written atomically and never changed. A damaged file
-counts as not written. Effects of regions (removed for real) are kept beside the rounds as 000012.e0003.npz, numbered by
-region.
+journal/VIDEO/000012.r0000.npz holds the clip (its content, not its pixels), the recipe of the masks (bank and rows, or
+grids) and the raw scores of all classes in float32: with it every map can be computed again without the model. A round
+that asked the model for maps holds the questions and the maps. Files are written atomically and never changed. A damaged
+file counts as not written. Effects of regions (removed for real) are kept beside the rounds as 000012.e0003.npz, numbered
+by region.
 """
 
 import hashlib
@@ -142,12 +142,14 @@ def pack(record: JournalRecord) -> bytes:
         arrays["grids"] = masks.grids
     if record.scores.maps is not None:
         arrays["maps"] = record.scores.maps.astype(np.float32, copy=False)
+    if info.content is not None:
+        arrays["content"] = info.content
     arrays["checksum"] = np.frombuffer(_checksum(arrays), np.uint8)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for name, array in arrays.items():
             # Grids shrink by much, scores by nothing; the usual level takes three times as long for a tenth less.
-            kind = zipfile.ZIP_DEFLATED if name == "grids" else zipfile.ZIP_STORED
+            kind = zipfile.ZIP_DEFLATED if name in ("grids", "content") else zipfile.ZIP_STORED
             content = io.BytesIO()
             np.lib.format.write_array(content, array, allow_pickle=False)
             file.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), kind, compresslevel=1)
@@ -180,6 +182,7 @@ def unpack(content: bytes) -> JournalRecord:
             covers=tuple(header["covers"]),
             geometry=Geometry(**header["geometry"]),
             nbytes=header["nbytes"],
+            content=arrays.get("content"),  # older journals have none
         ),
         masks=MaskBatch(
             **names,

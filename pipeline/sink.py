@@ -87,7 +87,7 @@ class VideoSink:
         # One geometry serves the whole video: keep what a removed region needs, a few hundred bytes a clip.
         # Copies: arrays that came through Ray's object store hold the whole request there, maps and all.
         own = {name: getattr(info, name).copy() for name in ("frame_idx", "pts_s", "is_padded")}
-        self._infos[info.id.clip_idx] = replace(info, geometry=self._targets[0].geometry, **own)
+        self._infos[info.id.clip_idx] = replace(info, geometry=self._targets[0].geometry, content=None, **own)
         self._times.learn(info)
         for target, saliency in zip(self._targets, maps, strict=True):
             self._parts["clips"].add(clip_row(info, saliency, self.spec.label, seconds))

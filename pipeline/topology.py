@@ -86,7 +86,7 @@ def other_plans(config: Config, spec: BoxSpec, capacity: Capacity, share: Share 
         return max(1, share.of(configured or default))
 
     stages: tuple[tuple[StageName, Callable[[], Stage[Any, Any]], int], ...] = (
-        ("decode", partial(Decode, config.decode, spec), count(engine.num_decoders, spare)),
+        ("decode", partial(Decode, config.decode, spec, config.score.substrate), count(engine.num_decoders, spare)),
         ("refine", partial(Refine, config.refine), count(engine.num_refiners, max(1, spare // 2))),
         ("sink", WriteVideos, count(engine.num_sinks, max(1, spare // 2))),
     )

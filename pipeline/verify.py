@@ -100,7 +100,8 @@ def replay(
         if info is None or not rounds:
             continue
         try:
-            maps = refine.process(RefineRequest(evidence=Evidence.of(clip_id, rounds), targets=targets)).maps
+            evidence = Evidence.of(clip_id, rounds, content=info.content)
+            maps = refine.process(RefineRequest(evidence=evidence, targets=targets)).maps
         except ExplainError:  # what could not be computed then is not there now
             continue
         if maps:

@@ -1,8 +1,8 @@
 """Stage 1: VideoSource -> Clip after Clip, in the geometry of the box.
 
-In: a request for clip k of a source. Out: the clip, and whether it is the last one. Asked in order, every frame is
-decoded once and resized once; overlapping clips are cut from a sliding window of resized frames. Any other order
-gives the same clips, at the price of reading again. Pictures are sources of one frame.
+In: a request for clip k of a source. Out: the clip, with its content, and whether it is the last one. Asked in order,
+every frame is decoded once and resized once; overlapping clips are cut from a sliding window of resized frames. Any
+other order gives the same clips, at the price of reading again. Pictures are sources of one frame.
 
 Clip k starts k * stride frames after the first frame (of `from_s`); the last clip is shifted back to end at the last
 frame. A source shorter than one clip gives one clip in which the last frame is repeated and marked as padded.
@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from stages.base import Settings
 from stages.box import BoxSpec
+from stages.content import content_of
 from stages.errors import DecodeError
 from stages.fit import Fit, fit_to
 from stages.records import Clip, ClipId, VideoSource
@@ -93,11 +94,12 @@ def estimate_clips(source: VideoSource, spec: BoxSpec, config: DecodeConfig) -> 
 
 
 class Decode:
-    """The decode stage. Not for two threads at once: give each worker its own."""
+    """The decode stage. Not for two threads at once: give each worker its own. `substrate` replaces hidden voxels."""
 
-    def __init__(self, config: DecodeConfig, spec: BoxSpec) -> None:
+    def __init__(self, config: DecodeConfig, spec: BoxSpec, substrate: str = "blur") -> None:
         self._config = config
         self._spec = spec
+        self._substrate = substrate
         self._cursors: OrderedDict[tuple[str, str], _Cursor] = OrderedDict()
 
     def setup(self) -> None:
@@ -106,7 +108,7 @@ class Decode:
     def process(self, request: DecodeRequest, /) -> DecodeResult:
         """The clip that was asked for. Raises DecodeError when the source gives no frame at all."""
         key = (request.source.id, request.source.uri)
-        cursor = self._cursors.pop(key, None) or _Cursor(request.source, self._spec, self._config)
+        cursor = self._cursors.pop(key, None) or _Cursor(request.source, self._spec, self._config, self._substrate)
         self._cursors[key] = cursor
         while len(self._cursors) > self._config.max_open:
             self._cursors.popitem(last=False)[1].close()
@@ -135,9 +137,10 @@ class _Cursor:
     The frame beyond the span is the look-ahead that tells whether a clip is the last one.
     """
 
-    def __init__(self, source: VideoSource, spec: BoxSpec, config: DecodeConfig) -> None:
+    def __init__(self, source: VideoSource, spec: BoxSpec, config: DecodeConfig, substrate: str) -> None:
         self._source = source
         self._spec = spec
+        self._substrate = substrate
         self._config = config
         self._stride = config.stride(spec)
         self._fit: Fit = fit_to(spec, source.height, source.width, source.uri)
@@ -206,12 +209,14 @@ class _Cursor:
         wanted = start + self._spec.frame_step * np.arange(self._spec.clip_len, dtype=np.int64)
         frame_idx = np.minimum(wanted, stop - 1)
         chosen = [self._window[int(idx) - self._window[0].idx] for idx in frame_idx]
+        frames = np.stack([frame.pixels for frame in chosen])
         return Clip(
             id=ClipId(self._source.id, self._clip_idx or 0),
-            frames=np.stack([frame.pixels for frame in chosen]),
+            frames=frames,
             frame_idx=frame_idx,
             pts_s=np.array([frame.pts_s for frame in chosen], np.float64),
             is_padded=wanted >= stop,
             covers=(start, stop),
             geometry=self._fit.geometry,
+            content=content_of(frames, self._substrate),
         )

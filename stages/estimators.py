@@ -51,6 +51,8 @@ def regression_targets(
 def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
     """The default (METHOD.md, section 3): a GP on the voxels, mixed over kernels. `asked` leaves out the anchors."""
     design = design_of(evidence, asked)
+    if evidence.content is not None and evidence.content.any():
+        design = content_design(design, evidence.content.shape, evidence.content.tobytes())
     prior = prior_of(evidence)
     posterior = design.posterior(y, None if prior is None else prior.reshape(-1))
     best = max(posterior.kernel_weights, key=lambda kernel: posterior.kernel_weights[kernel])
@@ -66,6 +68,7 @@ def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float
             "kernel_time": best.time,
             "kernel_space": best.space,
             "kernel_noise": best.noise,
+            "content_weight": sum(weight for kernel, weight in posterior.kernel_weights.items() if kernel.on_content),
             **_prior_details(posterior),
         },
     )
@@ -206,6 +209,12 @@ def bank_design(spec: BankSpec, asked: bytes) -> Design:
     ids = np.frombuffer(asked, np.int64)
     masks = MaskBatch(clip_id=ClipId("bank", 0), round_idx=0, ids=ids, bank=spec)
     return Design(_as_rows(grids_of(masks)), spec.grid)
+
+
+@lru_cache(maxsize=2)
+def content_design(design: Design, shape: Grid, content: bytes) -> Design:
+    """A design with the kernels on one clip's content; all targets of a clip share it."""
+    return design.with_content(np.frombuffer(content, np.uint8).reshape(shape))
 
 
 def _as_rows(grids: np.ndarray) -> Float64[np.ndarray, "n g"]:

@@ -3,12 +3,13 @@
 In: a clip, its box, the settings of a run. Out: maps, the evidence they rest on, and plain numbers. `sanity.py` asks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from stages.box import BlackBox
+from stages.content import content_of
 from stages.estimators import design_of, grid_of, regression_targets, rows_of
 from stages.gp import Design
 from stages.masks import NUM_ANCHORS
@@ -66,8 +67,9 @@ class Subject:
         seed: int | None = None,
     ) -> Explained:
         """Explain with anything exchanged; `masks` are all that is asked, where they are given."""
-        clip = clip or self.clip
         config = self.score if substrate is None else self.score.model_copy(update={"substrate": substrate})
+        clip = clip or self.clip
+        clip = replace(clip, content=content_of(clip.frames, config.substrate))
         perturb = self.perturb if seed is None else self.perturb.model_copy(update={"seed": seed})
         score = Score(config, lambda: box or self.box, seed=perturb.seed)
         score.setup()
@@ -78,7 +80,7 @@ class Subject:
             evidence, maps = explain_evidence(clip, first, score, refine, (target,))
         else:
             answers = score.process(ScoreRequest(batches=masks, clips={clip.id: clip})).scores
-            evidence = Evidence(clip_id=clip.id, masks=masks, scores=answers)
+            evidence = Evidence(clip_id=clip.id, masks=masks, scores=answers, content=clip.content)
             maps = refine.process(RefineRequest(evidence=evidence, targets=(target,))).maps
         return Explained(evidence=evidence, saliency=maps[0])
 

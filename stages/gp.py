@@ -1,25 +1,34 @@
 """The map as a Gaussian process seen through masks (METHOD.md, section 3).
 
-Saliencies s on the voxel grid have the prior GP(0, amp K), K = K_t (x) K_y (x) K_x, Matern-3/2 along each axis. A mask
+Saliencies s on the voxel grid have the prior GP(0, amp K), with K from a list of covariances (`kernels.py`). A mask
 row a_n gives y_n = m(k_n) + (a_n - k_n) . s + e_n, with k_n the keep-fraction and m(k) = b + c1 k + c2 k^2 under a flat
 prior, so that *how much* is kept does not leak into *where*. amp is profiled out of the restricted likelihood.
 
-What depends on the masks alone (`Design`) is computed once for a shared bank; a clip's map is then a few small
-products. All of it is float64. K is never formed: it acts by one product along each axis.
+What depends on the masks alone (`Design`) is computed once for a shared bank; the few kernels that follow a clip's
+content are added to it for that clip (`Design.with_content`). A map is then some small products, all in float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
-from scipy.linalg import LinAlgError, eigh
+from jaxtyping import Float64, UInt8
+from scipy.linalg import LinAlgError, eigh, qr
 from scipy.special import logsumexp
 
 from stages.directions import LOG_ODDS, TAUS, Direction, PriorMap, prior_map
 from stages.errors import NumericsError
-
-Grid = tuple[int, int, int]
+from stages.kernels import (
+    DEFAULT_KERNELS,
+    Covariance,
+    Grid,
+    Kernel,
+    OnContent,
+    Smooth,
+    amplitude_of,
+    content_kernels,
+)
 
 # A kernel whose weight is below this share of the mixture changes nothing that can be seen.
 MIN_WEIGHT = 1e-3
@@ -28,73 +37,29 @@ TREND_DEGREE = 2
 VARIANCE_ROUNDING = 1e-8
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """Matern-3/2 along each axis; length-scales are shares of the clip's duration and of the picture's sides.
-
-    `noise` is the variance of e_n over the mean variance that the masks see of s.
-    """
-
-    time: float
-    space: float
-    noise: float
-
-
-# Short, medium and long in space; a few frames, half the clip and nearly static in time (METHOD.md: wide lists win).
-DEFAULT_KERNELS = tuple(
-    Kernel(time, space, noise)
-    for time in (0.1, 0.4, 2.0)
-    for space in (0.08, 0.16, 0.32, 0.6)
-    for noise in (0.05, 0.3, 1.5)
-)
-
-
-def matern32(size: int, lengthscale: float) -> Float64[np.ndarray, "g g"]:
-    """Matern-3/2 between the centres of `size` cells on [0, 1] (Rasmussen & Williams 2006, eq. 4.17)."""
-    at = (np.arange(size) + 0.5) / size
-    distance = np.sqrt(3.0) * np.abs(at[:, None] - at[None, :]) / lengthscale
-    return np.asarray((1 + distance) * np.exp(-distance))
-
-
-def kron_apply(
-    factors: Sequence[Float64[np.ndarray, "_ _"]], rows: Float64[np.ndarray, "n g"], grid: Grid
-) -> Float64[np.ndarray, "n g"]:
-    """rows @ (K_t (x) K_y (x) K_x) by three small products: O(n G (Gt + Gh + Gw))."""
-    gt, gh, gw = grid
-    k_t, k_y, k_x = factors
-    field = rows.reshape(-1, gt, gh, gw) @ k_x
-    field = np.matmul(k_y, field)
-    return np.asarray(np.matmul(k_t, field.reshape(-1, gt, gh * gw)).reshape(rows.shape))
-
-
 class KernelDesign:
-    """One pair of length-scales over one set of mask rows, for every noise ratio.
+    """One covariance of voxels over one set of mask rows, for every noise ratio.
 
     In the space orthogonal to the trend (a basis Q with Q^T H = 0), Q^T A K A^T Q is diagonalised once, so any noise
     ratio r costs O(N) afterwards. Neither K nor B = A K is kept: a map is K (A^T alpha).
     """
 
     def __init__(
-        self,
-        centred: Float64[np.ndarray, "n g"],
-        trend: Float64[np.ndarray, "n p"],
-        grid: Grid,
-        *,
-        time: float,
-        space: float,
+        self, centred: Float64[np.ndarray, "n g"], complement: Float64[np.ndarray, "n m"], covariance: Covariance
     ) -> None:
-        self.grid = grid
-        self.centred = centred
-        self.factors = (matern32(grid[0], time), matern32(grid[1], space), matern32(grid[2], space))
-        gram = kron_apply(self.factors, centred, grid) @ centred.T
+        self.covariance = covariance
+        self.seen = covariance.features(centred)
+        is_narrow = covariance.has_roots and self.seen.shape[1] < complement.shape[1]
+        gram = None if is_narrow else covariance.gram(self.seen)
         # K is scaled so that a mask sees unit variance on average: then `noise` means the same for every kernel.
-        self.scale = float(np.trace(gram)) / len(gram)
+        self.scale = float((self.seen**2).sum() if gram is None else np.trace(gram)) / len(centred)
         if not np.isfinite(self.scale) or self.scale <= 0:
             raise NumericsError("masks", "they all look alike to the kernel", "use more masks or another mask family")
-        orthogonal, _ = np.linalg.qr(trend, mode="complete")
-        complement = orthogonal[:, trend.shape[1] :]  # Q: N x (N - p)
         try:
-            values, vectors = eigh(complement.T @ (gram / self.scale) @ complement)
+            if gram is None:
+                values, vectors = _diagonalise_root(complement.T @ self.seen / np.sqrt(self.scale))
+            else:
+                values, vectors = eigh(complement.T @ (gram / self.scale) @ complement)
         except LinAlgError as error:
             raise NumericsError(
                 "masks", f"their covariance cannot be factorised ({error})", "use other masks"
@@ -119,17 +84,17 @@ class KernelDesign:
 
     def posterior_mean(self, alpha: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, "o g"]:
         """K A^T alpha."""
-        return kron_apply(self.factors, alpha.T @ self.centred, self.grid) / self.scale
+        return self.covariance.expand(alpha.T @ self.seen) / self.scale
 
     def posterior_vars(self, noises: Sequence[float]) -> list[Float64[np.ndarray, " g"]]:
         """diag(K - K A^T P A K) for unit amp, for several noise ratios at once: O(N^2 G)."""
-        cross = kron_apply(self.factors, self.basis.T @ self.centred, self.grid) / self.scale  # U^T B
+        cross = self.covariance.expand(self.basis.T @ self.seen) / self.scale  # U^T B
         cross *= cross
-        prior = 1.0 / self.scale
+        prior = self.covariance.variance / self.scale
         found = []
         for noise in noises:
             var = prior - (1.0 / (self.values + noise)) @ cross
-            if float(var.min()) < -VARIANCE_ROUNDING * prior:
+            if float(var.min()) < -VARIANCE_ROUNDING * float(prior.max()):
                 raise NumericsError("posterior variance", f"{var.min():.2e} is below zero", "raise the kernel's noise")
             found.append(np.maximum(var, 0.0))
         return found
@@ -150,6 +115,7 @@ class Posterior:
     prior_beta: tuple[float, ...] = ()  # the factor it enters each output with, averaged over the mixture
 
 
+_Key = tuple[float, float, bool]  # length-scales in time and space, on content or not
 Option = tuple[Kernel, float]  # a kernel, and tau: how much of the prior map it may use
 
 
@@ -165,18 +131,38 @@ class Design:
         if len(rows) <= self.trend.shape[1] + 1:
             raise NumericsError("budget", f"{len(rows)} masks cannot carry a map", "raise --budget to 16 or more")
         self.centred = rows - keep[:, None]
+        orthogonal, _ = np.linalg.qr(self.trend, mode="complete")
+        self._complement = orthogonal[:, self.trend.shape[1] :]  # Q: N x (N - p)
         # Two kernels that differ in time alone are one and the same on a still picture.
         self.kernels = tuple({(self._key(kernel), kernel.noise): kernel for kernel in kernels}.values())
-        self._designs: dict[tuple[float, float], KernelDesign] = {}
+        self._amplitude = np.ones(rows.shape[1])
+        self._shared: Design | None = None
+        self._designs: dict[_Key, KernelDesign] = {}
         self._var: dict[Kernel, Float64[np.ndarray, " g"]] = {}
         hat = self.trend @ np.linalg.pinv(self.trend)
         self._trend_residual = (np.eye(len(rows)) - hat) / (1 - np.diag(hat))[:, None]
 
+    def with_content(self, content: UInt8[np.ndarray, "gt gh gw"], kernels: Iterable[Kernel] | None = None) -> "Design":
+        """The design for one clip: this one's kernels, shared and not computed again, and those on its content."""
+        found = copy(self)
+        found.kernels = (*self.kernels, *(content_kernels(self.grid) if kernels is None else kernels))
+        found._amplitude = amplitude_of(content)
+        found._shared, found._designs, found._var = self, {}, {}
+        return found
+
     def kernel_design(self, kernel: Kernel) -> KernelDesign:
         """The factorisation for a kernel's length-scales, made when first asked for."""
+        if self._shared is not None and not kernel.on_content:
+            return self._shared.kernel_design(kernel)
         key = self._key(kernel)
         if key not in self._designs:
-            self._designs[key] = KernelDesign(self.centred, self.trend, self.grid, time=key[0], space=key[1])
+            time, space, _ = key
+            covariance: Covariance = (
+                OnContent(self.grid, time, space, self._amplitude)
+                if kernel.on_content
+                else Smooth(self.grid, time, space)
+            )
+            self._designs[key] = KernelDesign(self.centred, self._complement, covariance)
         return self._designs[key]
 
     def posterior(self, y: Float64[np.ndarray, "n o"], prior: Float64[np.ndarray, " g"] | None = None) -> Posterior:
@@ -261,15 +247,28 @@ class Design:
         return np.asarray(-0.5 * len(projected) * np.log(np.maximum((projected**2).mean(0), 1e-300)))
 
     def _unit_var(self, kernel: Kernel) -> Float64[np.ndarray, " g"]:
+        if self._shared is not None and not kernel.on_content:
+            return self._shared._unit_var(kernel)
         if kernel not in self._var:
             same = [k for k in self.kernels if self._key(k) == self._key(kernel)]
             found = self.kernel_design(kernel).posterior_vars([k.noise for k in same])
             self._var.update(zip(same, found, strict=True))
         return self._var[kernel]
 
-    def _key(self, kernel: Kernel) -> tuple[float, float]:
-        """Length-scales that matter on this grid: a still picture has no time."""
-        return (kernel.time if self.grid[0] > 1 else 1.0, kernel.space)
+    def _key(self, kernel: Kernel) -> _Key:
+        """What tells covariances apart on this grid: a still picture has no time."""
+        return (kernel.time if self.grid[0] > 1 else 1.0, kernel.space, kernel.on_content)
+
+
+def _diagonalise_root(
+    root: Float64[np.ndarray, "m r"],
+) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, "m m"]]:
+    """Eigenvalues and eigenvectors of R R^T for a narrow R: those of the small r x r, and what is orthogonal to R."""
+    rank = root.shape[1]
+    vectors, triangle = qr(root)
+    small, turn = eigh(triangle[:rank] @ triangle[:rank].T)
+    vectors[:, :rank] = vectors[:, :rank] @ turn
+    return np.concatenate([small, np.zeros(len(root) - rank)]), vectors
 
 
 def _weights(options: Sequence[Option], log_likelihood: Float64[np.ndarray, " options"]) -> dict[Option, float]:

@@ -98,6 +98,7 @@ class Clip:
     is_padded: Bool[np.ndarray, " t"]
     covers: tuple[int, int]
     geometry: Geometry
+    content: UInt8[np.ndarray, "gt gh gw"] | None = None  # how much hiding each voxel can change (content.py)
 
     def __post_init__(self) -> None:
         t = self.frames.shape[0]
@@ -127,12 +128,13 @@ class Clip:
             covers=self.covers,
             geometry=self.geometry,
             nbytes=self.frames.nbytes,
+            content=self.content,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipInfo:
-    """A Clip without its pixels: what the scheduler, the stitching and the journal need of it (a few hundred bytes)."""
+    """A Clip without its pixels: what the scheduler, the stitching and the journal need of it (some kilobytes)."""
 
     id: ClipId
     shape: tuple[int, int, int]  # t, y, x of the model's input
@@ -142,6 +144,7 @@ class ClipInfo:
     covers: tuple[int, int]
     geometry: Geometry
     nbytes: int
+    content: UInt8[np.ndarray, "gt gh gw"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,14 +226,15 @@ class Scores:
 class Evidence:
     """All rounds of one clip so far; keeps `refine` stateless. Masks and scores are in the same order.
 
-    `prior` is an initial saliency map (Gt Gh Gw, any scale) that refinement may start from, or None. Rounds that asked
-    for maps are kept apart, in `attributions`.
+    `prior` is an initial saliency map (Gt Gh Gw, any scale) that refinement may start from, or None. `content`:
+    how much hiding each voxel can change, where that is known. Rounds that asked for maps are kept apart, in `attributions`.
     """
 
     clip_id: ClipId
     masks: tuple[MaskBatch, ...]
     scores: tuple[Scores, ...]
     prior: Float32[np.ndarray, "gt gh gw"] | None = None
+    content: UInt8[np.ndarray, "gt gh gw"] | None = None
     attributions: tuple[tuple[MaskBatch, Scores], ...] = ()
 
     def __post_init__(self) -> None:
@@ -240,13 +244,19 @@ class Evidence:
             expect(masks.attribution is None, "Evidence", "masks must not be questions")
 
     @classmethod
-    def of(cls, clip_id: ClipId, rounds: Sequence[tuple[MaskBatch, Scores]]) -> "Evidence":
+    def of(
+        cls,
+        clip_id: ClipId,
+        rounds: Sequence[tuple[MaskBatch, Scores]],
+        content: UInt8[np.ndarray, "gt gh gw"] | None = None,
+    ) -> "Evidence":
         """The rounds of a clip in order, of both kinds."""
         plain = [(masks, scores) for masks, scores in rounds if masks.attribution is None]
         return cls(
             clip_id=clip_id,
             masks=tuple(masks for masks, _ in plain),
             scores=tuple(scores for _, scores in plain),
+            content=content,
             attributions=tuple(asked for asked in rounds if asked[0].attribution is not None),
         )
 

@@ -22,6 +22,7 @@ from stages.estimators import (
     Estimate,
     Estimator,
     bank_design,
+    content_design,
     grid_of,
     optimised,
     regression_targets,
@@ -108,6 +109,7 @@ class Refine:
     def close(self) -> None:
         """Forget the designs."""
         bank_design.cache_clear()
+        content_design.cache_clear()
 
     def process(self, request: RefineRequest, /) -> RefineResult:
         """One SaliencyMap per target, or more masks. Raises NumericsError when the evidence cannot carry a map."""

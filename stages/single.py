@@ -10,7 +10,7 @@ def score_clip(clip: Clip, perturb: Perturb, score: Score) -> Evidence:
     """Ask the (set-up) scorer about all of a clip's masks."""
     masks = perturb.process(clip.info)
     result = score.process(ScoreRequest(batches=(masks,), clips={clip.id: clip}))
-    return Evidence(clip_id=clip.id, masks=(masks,), scores=result.scores)
+    return Evidence(clip_id=clip.id, masks=(masks,), scores=result.scores, content=clip.content)
 
 
 def explain_clip(
@@ -30,5 +30,5 @@ def explain_evidence(
     while (result := refine.process(RefineRequest(evidence=evidence, targets=targets))).more is not None:
         answer = score.process(ScoreRequest(batches=(result.more,), clips={clip.id: clip}))
         rounds.append((result.more, answer.scores[0]))
-        evidence = Evidence.of(clip.id, rounds)
+        evidence = Evidence.of(clip.id, rounds, content=evidence.content)
     return evidence, result.maps

@@ -72,3 +72,14 @@ def stability(maps: Sequence[Float[np.ndarray, "*grid"]]) -> dict[str, float]:
         "stability_rank": float(np.mean([rank_agreement(a, b) for a, b in pairs])) if pairs else float("nan"),
         "stability_top": float(np.mean([top_overlap(a, b) for a, b in pairs])) if pairs else float("nan"),
     }
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p for many tests at once (Holm 1979); NaN stays and does not count."""
+    known = [number for number in range(len(p)) if np.isfinite(p[number])]
+    found = [float("nan")] * len(p)
+    largest = 0.0
+    for rank, number in enumerate(sorted(known, key=lambda number: p[number])):
+        largest = max(largest, min(1.0, (len(known) - rank) * p[number]))
+        found[number] = largest
+    return found

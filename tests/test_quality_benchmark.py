@@ -1,12 +1,15 @@
 """The quality benchmark measures what it says: prefixes of one bank, disjoint halves, paired comparisons."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from planted import PlantedBox, scorer, textured_clip
 
-from benchmarks.quality import BANK_METHODS, FREE_METHODS, METRICS, Plan, Row, comparisons, measure, prefix, table
+from benchmarks.quality import BANK_METHODS, FREE_METHODS, Plan, measure, prefix, read_part
+from benchmarks.quality_report import COLOURS, METRICS, Row, comparisons, curves_svg, table
 from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Subject, demo_subjects
 from stages.demo.train import FIRST_TRAINING_SEED
 from stages.perturb import Perturb, PerturbConfig
@@ -40,15 +43,23 @@ def test_a_prefix_is_what_a_smaller_budget_would_have_asked() -> None:
     np.testing.assert_allclose(cut.scores[0].values, small.scores[0].values, atol=1e-6)
 
 
-def test_every_method_is_measured_at_every_budget_and_the_bank_is_asked_once() -> None:
+def test_every_method_is_measured_once_at_every_budget_and_the_bank_is_asked_once(tmp_path: Path) -> None:
     subject, box = planted_subject()
-    plan = Plan(budgets=(16, 24), captum_budgets=(), steps=4, removal_steps=2)
-    rows = measure([subject], plan)
+    plan = Plan(budgets=(16, 24), borex_budgets=(16,), steps=4, removal_steps=2)
+    rows = measure([subject], plan, tmp_path)
     found = {(row.method, row.budget): row.values for row in rows}
-    assert set(found) == {(m, b) for m in BANK_METHODS for b in (16, 24)} | {(m, 0) for m in FREE_METHODS}
+    assert set(found) == {(m, b) for m in BANK_METHODS for b in (16, 24)} | {(m, 0) for m in FREE_METHODS} | {
+        ("borex", 16)
+    }
     assert all(set(values) == set(METRICS) and len(values["insertion"]) == 1 for values in found.values())
-    # Three banks of 24; for each answer 5 + 5 + 3 + 3 masks at most.
-    assert box.calls <= 3 * 24 + 16 * len(rows)
+    # Three banks of 24 and twice 16 for BOREx; for each answer 5 + 5 + 3 + 3 masks at most.
+    calls = box.calls
+    assert calls <= 3 * 24 + 2 * 16 + 16 * len(rows)
+    assert read_part(tmp_path / "planted.json", plan).keys() == found.keys()
+    again = measure([subject], plan, tmp_path)
+    assert box.calls == calls
+    assert [row.values["insertion"] for row in again] == [row.values["insertion"] for row in rows]
+    assert read_part(tmp_path / "planted.json", replace(plan, steps=5)) == {}
     assert found["gp", 24]["insertion"][0] > found["random", 0]["insertion"][0]
     assert found["gp", 24]["energy"][0] > 1.5
     assert math.isclose(found["random", 0]["energy"][0], 1, abs_tol=0.1)
@@ -64,7 +75,10 @@ def test_comparisons_are_paired_and_name_sixteen_times_as_many() -> None:
     assert set(found) == {"rise@32", "rise@512", "random@0"}
     assert found["rise@512"]["difference"]["mean"] == pytest.approx(0.1 + 0.0045)  # type: ignore[index]  # a dict
     assert found["rise@512"]["p"] == pytest.approx(2 / 2**10)
+    assert found["rise@512"]["p_holm"] == pytest.approx(3 * 2 / 2**10)
     assert "| gp | 32 | 0.672" in table(rows)
+    drawing = curves_svg(rows, "title")
+    assert drawing.count(f'stroke="{COLOURS["rise"]}" stroke-width') >= 1
 
 
 def test_the_subjects_are_the_first_answers_of_the_demo_model() -> None:

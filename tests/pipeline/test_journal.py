@@ -1,6 +1,7 @@
 """What was written comes back bit for bit; what is damaged counts as not written."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,19 @@ def test_the_clip_comes_back_without_its_pixels(journal: Journal) -> None:
     assert (found.id, found.shape, found.covers, found.nbytes) == (info.id, info.shape, info.covers, info.nbytes)
     np.testing.assert_array_equal(found.pts_s, info.pts_s)
     assert found.geometry.box_to_source(0, 0, 12, 16) == (0, 0, 24, 32)
+
+
+def test_content_comes_back_and_older_journals_have_none(journal: Journal) -> None:
+    info = clip_info()
+    content = np.random.default_rng(0).integers(0, 256, (2, 4, 4)).astype(np.uint8)
+    journal.append(replace(info, content=content), *bank_round(info))
+    found = journal.info(info.id)
+    assert found is not None
+    np.testing.assert_array_equal(found.content, content)
+    journal.append(info, *bank_round(info))  # as before there was any
+    found = journal.info(info.id)
+    assert found is not None
+    assert found.content is None
 
 
 def test_clips_are_listed_in_order_and_per_video(journal: Journal) -> None:

@@ -38,7 +38,7 @@ def decode_all(source: VideoSource, spec: BoxSpec = SPEC, **config: object) -> l
 
 
 def same(a: Clip, b: Clip) -> bool:
-    fields = ("frames", "frame_idx", "pts_s", "is_padded")
+    fields = ("frames", "frame_idx", "pts_s", "is_padded", "content")
     return a.id == b.id and a.covers == b.covers and all(np.array_equal(getattr(a, f), getattr(b, f)) for f in fields)
 
 

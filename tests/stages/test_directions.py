@@ -9,7 +9,8 @@ from scipy.linalg import solve
 from scipy.special import logsumexp
 
 from stages.directions import LOG_ODDS, TAUS
-from stages.gp import Design, Kernel, matern32
+from stages.gp import Design
+from stages.kernels import Kernel, matern32
 from stages.perturb import Perturb, PerturbConfig
 from stages.refine import Refine, RefineConfig, RefineRequest
 from stages.single import score_clip

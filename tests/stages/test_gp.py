@@ -8,7 +8,8 @@ from scipy.linalg import solve
 from scipy.stats import multivariate_normal
 
 from stages.errors import NumericsError
-from stages.gp import Design, Kernel, kron_apply, matern32
+from stages.gp import Design
+from stages.kernels import Kernel, kron_apply, matern32
 
 GRID = (3, 5, 4)
 

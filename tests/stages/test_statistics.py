@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.statistics import bootstrap_interval, paired_p, rank_agreement, stability, top_overlap
+from stages.statistics import bootstrap_interval, holm, paired_p, rank_agreement, stability, top_overlap
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_more_clips() -> None:
@@ -46,3 +46,10 @@ def test_stability_is_the_mean_over_all_pairs() -> None:
     assert found["stability_rank"] == pytest.approx((1 - 1 - 1) / 3)
     assert found["stability_top"] == pytest.approx(1 / 3)
     assert np.isnan(stability([a])["stability_rank"])
+
+
+def test_holm_multiplies_the_smallest_by_all_and_never_decreases() -> None:
+    found = holm([0.04, 0.01, float("nan"), 0.03, 0.9])
+    assert found[:2] == pytest.approx([0.09, 0.04])
+    assert np.isnan(found[2])
+    assert found[3:] == pytest.approx([0.09, 0.9])

@@ -1,0 +1,158 @@
+"""What is believed of a map before anything is scored: how smooth it is, and where there is anything to hide.
+
+`Smooth` is K = K_t (x) K_y (x) K_x, Matern-3/2 along each axis. `OnContent` is D K D: the map is a smooth field times
+an amplitude w(v) that says how much hiding a voxel can change at all (`content.py`). w has no sign, so it can make no
+evidence, for or against; it only says where evidence may lie, and follows the borders of what is seen.
+
+Both act on rows over the grid through `features`; neither forms a matrix over all voxels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+Grid = tuple[int, int, int]
+
+# Below D K D, the share of K's variance that is left out along each axis: what is finer than any mask.
+LOST_SHARE = 0.02
+# Where nothing differs from what replaces it nothing can matter, but for rounding: this share of the mean amplitude.
+MIN_AMPLITUDE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Matern-3/2 along each axis; length-scales are shares of the clip's duration and of the picture's sides.
+
+    `noise` is the variance of e_n over the mean variance that the masks see of s; `on_content`: times the amplitude.
+    """
+
+    time: float
+    space: float
+    noise: float
+    on_content: bool = False
+
+
+NOISES = (0.05, 0.3, 1.5)
+# Short, medium and long in space; a few frames, half the clip and nearly static in time (METHOD.md: wide lists win).
+DEFAULT_KERNELS = tuple(
+    Kernel(time, space, noise) for time in (0.1, 0.4, 2.0) for space in (0.08, 0.16, 0.32, 0.6) for noise in NOISES
+)
+# The amplitude brings the detail, so fewer scales do; they are factorised for every clip.
+CONTENT_KERNELS = tuple(
+    Kernel(time, space, noise, on_content=True) for time in (0.4, 2.0) for space in (0.16, 0.6) for noise in NOISES
+)
+CONTENT_KERNELS_STILL = tuple(
+    Kernel(1.0, space, noise, on_content=True) for space in (0.08, 0.16, 0.32, 0.6) for noise in NOISES
+)
+
+
+def matern32(size: int, lengthscale: float) -> Float64[np.ndarray, "g g"]:
+    """Matern-3/2 between the centres of `size` cells on [0, 1] (Rasmussen & Williams 2006, eq. 4.17)."""
+    at = (np.arange(size) + 0.5) / size
+    distance = np.sqrt(3.0) * np.abs(at[:, None] - at[None, :]) / lengthscale
+    return np.asarray((1 + distance) * np.exp(-distance))
+
+
+def kron_apply(
+    factors: Sequence[Float64[np.ndarray, "_ _"]], rows: Float64[np.ndarray, "n g"], grid: Grid
+) -> Float64[np.ndarray, "n h"]:
+    """rows @ (F_t (x) F_y (x) F_x) by three small products: O(n G (Gt + Gh + Gw)). Factors may be narrow or wide."""
+    gt, gh, gw = grid
+    f_t, f_y, f_x = factors
+    field = rows.reshape(-1, gt, gh, gw) @ f_x
+    field = np.matmul(f_y.T, field)
+    return np.asarray(np.matmul(f_t.T, field.reshape(len(field), gt, -1)).reshape(len(rows), -1))
+
+
+class Covariance(Protocol):
+    """A covariance of voxels K, as rows of masks see it. `has_roots`: A K A^T is F F^T with F the features of A."""
+
+    has_roots: bool
+
+    @property
+    def variance(self) -> Float64[np.ndarray, " g"]:
+        """diag K."""
+
+    def features(self, rows: Float64[np.ndarray, "n g"]) -> Float64[np.ndarray, "n f"]:
+        """What K sees of rows; linear in them."""
+
+    def gram(self, features: Float64[np.ndarray, "n f"]) -> Float64[np.ndarray, "n n"]:
+        """A K A^T for rows A given by their features."""
+
+    def expand(self, features: Float64[np.ndarray, "n f"]) -> Float64[np.ndarray, "n g"]:
+        """A K for rows A given by their features."""
+
+
+class Smooth:
+    """K_t (x) K_y (x) K_x; the features of a row are the row itself."""
+
+    has_roots = False
+
+    def __init__(self, grid: Grid, time: float, space: float) -> None:
+        self.grid = grid
+        self.factors = tuple(matern32(size, scale) for size, scale in zip(grid, (time, space, space), strict=True))
+        self.variance = np.ones(int(np.prod(grid)))
+
+    def features(self, rows: Float64[np.ndarray, "n g"]) -> Float64[np.ndarray, "n g"]:
+        """The rows themselves."""
+        return rows
+
+    def gram(self, features: Float64[np.ndarray, "n g"]) -> Float64[np.ndarray, "n n"]:
+        """A K A^T: O(n^2 G)."""
+        return np.asarray(self.expand(features) @ features.T)
+
+    def expand(self, features: Float64[np.ndarray, "n g"]) -> Float64[np.ndarray, "n g"]:
+        """A K, by one product along each axis."""
+        return kron_apply(self.factors, features, self.grid)
+
+
+class OnContent:
+    """D K D with K = F F^T, F = F_t (x) F_y (x) F_x the leading eigenvectors: a row has some hundred features."""
+
+    has_roots = True
+
+    def __init__(self, grid: Grid, time: float, space: float, amplitude: Float64[np.ndarray, " g"]) -> None:
+        self.grid = grid
+        self.amplitude = amplitude
+        self.roots = tuple(_root(size, scale) for size, scale in zip(grid, (time, space, space), strict=True))
+        squares = tuple((root**2).sum(1, keepdims=True).T for root in self.roots)
+        self.variance = kron_apply(squares, np.ones((1, 1)), (1, 1, 1))[0] * amplitude**2
+
+    def features(self, rows: Float64[np.ndarray, "n g"]) -> Float64[np.ndarray, "n f"]:
+        """A D F."""
+        return kron_apply(self.roots, rows * self.amplitude, self.grid)
+
+    def gram(self, features: Float64[np.ndarray, "n f"]) -> Float64[np.ndarray, "n n"]:
+        """A D F F^T D A^T: O(n^2 r)."""
+        return np.asarray(features @ features.T)
+
+    def expand(self, features: Float64[np.ndarray, "n f"]) -> Float64[np.ndarray, "n g"]:
+        """A D F F^T D, by one product along each axis."""
+        f_t, f_y, f_x = (root.T for root in self.roots)
+        smooth = kron_apply((f_t, f_y, f_x), features, (len(f_t), len(f_y), len(f_x)))
+        return np.asarray(smooth * self.amplitude)
+
+
+def amplitude_of(content: UInt8[np.ndarray, "gt gh gw"]) -> Float64[np.ndarray, " g"]:
+    """w(v) of `content_of`'s bytes, with mean square 1: on average a voxel varies as it does under `Smooth`."""
+    amplitude = np.square(content.reshape(-1) / 255.0)
+    amplitude += MIN_AMPLITUDE * amplitude.mean()
+    return np.asarray(amplitude / np.sqrt((amplitude**2).mean()))
+
+
+def content_kernels(grid: Grid) -> tuple[Kernel, ...]:
+    """The kernels on content for a clip, or for a still picture."""
+    return CONTENT_KERNELS if grid[0] > 1 else CONTENT_KERNELS_STILL
+
+
+@lru_cache(maxsize=64)
+def _root(size: int, lengthscale: float) -> Float64[np.ndarray, "g r"]:
+    """V sqrt(lambda) of the leading eigenvectors of Matern-3/2, all but LOST_SHARE of its variance."""
+    values, vectors = np.linalg.eigh(matern32(size, lengthscale))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    rank = min(int(np.searchsorted(np.cumsum(values), (1 - LOST_SHARE) * values.sum())) + 1, size)
+    return np.asarray(vectors[:, :rank] * np.sqrt(np.maximum(values[:rank], 0)))

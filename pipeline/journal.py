@@ -2,9 +2,9 @@
 
 journal/VIDEO/000012.r0000.npz holds the clip (its content, not its pixels), the recipe of the masks (bank and rows, or
 grids) and the raw scores of all classes in float32: with it every map can be computed again without the model. A round
-that asked the model for maps holds the questions and the maps. Files are written atomically and never changed. A damaged
-file counts as not written. Effects of regions (removed for real) are kept beside the rounds as 000012.e0003.npz, numbered
-by region.
+that asked the model for maps holds the questions and the maps. Files are written atomically and never changed. A
+damaged file counts as not written. Effects of regions (removed for real) are kept beside the rounds as
+000012.e0003.npz, numbered by region.
 """
 
 import hashlib

@@ -78,7 +78,7 @@ def cover(case: Case, budget: int) -> Coverage:
     truth = regression_targets(case.fresh.scores[0].values.astype(np.float64), case.target)[NUM_ANCHORS:]
     design = design_of(evidence, asked)
     posterior = design.posterior(y)
-    mean, var = predict(rows, y, fresh, design.grid, posterior.kernel_weights)
+    mean, var = predict(rows, y, fresh, design.grid, posterior.kernel_weights, evidence.content)
     half = norm.ppf(0.5 + INTERVAL / 2)
     inside = np.abs(truth - mean) <= half * np.sqrt(var)
     left_out = np.abs(y - posterior.loo_mean) <= half * np.sqrt(posterior.loo_var)

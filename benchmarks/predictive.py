@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from stages.gp import TREND_DEGREE, Grid, Kernel, kron_apply, matern32
+from stages.gp import TREND_DEGREE
+from stages.kernels import Covariance, Grid, Kernel, OnContent, Smooth, amplitude_of
 
 
 def predict(
@@ -19,6 +20,7 @@ def predict(
     fresh: np.ndarray,  # m g
     grid: Grid,
     kernel_weights: Mapping[Kernel, float],
+    content: np.ndarray | None = None,  # gt gh gw, of the clip
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance (m o each) of the scores of fresh masks, noise included."""
     trend, new_trend = _trend(rows), _trend(fresh)
@@ -26,11 +28,10 @@ def predict(
     mean = np.zeros((len(fresh), y.shape[1]))
     second = np.zeros_like(mean)
     for kernel, weight in kernel_weights.items():
-        time = kernel.time if grid[0] > 1 else 1.0
-        factors = (matern32(grid[0], time), matern32(grid[1], kernel.space), matern32(grid[2], kernel.space))
-        gram = kron_apply(factors, centred, grid) @ centred.T
+        covariance = _covariance(kernel, grid, content)
+        gram = covariance.expand(covariance.features(centred)) @ centred.T
         scale = np.trace(gram) / len(gram)
-        seen = kron_apply(factors, new, grid)
+        seen = covariance.expand(covariance.features(new))
         cross, own = seen @ centred.T / scale, (seen * new).sum(1) / scale
         factor = cho_factor(gram / scale + kernel.noise * np.eye(len(gram)), lower=True)
         weighted_trend = cho_solve(factor, trend)
@@ -46,6 +47,14 @@ def predict(
         mean += weight * found
         second += weight * (found**2 + np.maximum(unit, 0)[:, None] * amp)
     return mean, np.maximum(second - mean**2, 1e-300)
+
+
+def _covariance(kernel: Kernel, grid: Grid, content: np.ndarray | None) -> Covariance:
+    time = kernel.time if grid[0] > 1 else 1.0
+    if not kernel.on_content:
+        return Smooth(grid, time, kernel.space)
+    assert content is not None, "a kernel on content needs it"
+    return OnContent(grid, time, kernel.space, amplitude_of(content))
 
 
 def _trend(rows: np.ndarray) -> np.ndarray:

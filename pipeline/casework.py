@@ -197,6 +197,10 @@ class Casework:
                 case.seconds += result.seconds * cost / sum(costs)
         return sum(costs)
 
+    def forget(self, task: Task) -> None:
+        """This task came to nothing."""
+        self._sent.pop(task.seq, None)
+
     def end_round(self, job: int) -> None:
         """All rows are scored: to the journal, and to those who wait for it."""
         case = self.clips[job]

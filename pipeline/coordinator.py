@@ -240,6 +240,7 @@ class Coordinator:
             self._end_run(problem.error)
             return
         self.stats.retries += 1
+        self.casework.forget(task)
         self.outcomes.problem = problem
         self.scheduler.failed(task.seq, now, is_permanent=problem.is_permanent, has_lost_frames=problem.has_lost_frames)
         self._handle_events()

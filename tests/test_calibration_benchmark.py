@@ -6,7 +6,8 @@ import torch
 
 from benchmarks.known_boxes import FIRST_SEED, KINDS, Planted, noise_scores
 from benchmarks.predictive import predict
-from stages.gp import Design, Kernel, kron_apply, matern32
+from stages.gp import Design
+from stages.kernels import Kernel, kron_apply, matern32
 
 GRID = (3, 6, 6)
 KERNEL = Kernel(time=0.4, space=0.3, noise=0.3)

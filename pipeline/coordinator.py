@@ -246,8 +246,6 @@ class Coordinator:
         self._handle_events()
         self.outcomes.problem = None
 
-    # --- events ---
-
     def _handle_events(self) -> None:
         while events := self.scheduler.take_events():
             for event in events:

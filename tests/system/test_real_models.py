@@ -117,33 +117,11 @@ def test_captum_priors_on_a_real_network_are_used_or_refused_and_written_down(sh
     )  # fmt: skip
     (found,) = read_explanations(tmp_path / "run")
     (row,) = pq.read_table(tmp_path / "run/clips.parquet").to_pylist()
-    print(prior, lower_share(found, "support"), lower_share(found, "f_ntc"), row["prior_weight"], row["prior_beta"])
     assert row["evaluations"] == 48
     assert (row["prior_weight"] is None) == (prior == "none")
+    if prior == "captum:LayerGradCam":
+        assert row["is_prior_refused"] is False
     assert lower_share(found, "support") > 0.5
-
-
-def test_optimised_masks_tell_the_dog_from_the_cat(shared_data, tmp_path):
-    """catdog.png, target "tiger cat": hiding the dog's face takes most from the other classes."""
-    run(
-        "explain", shared_data / "images/catdog.png", "--model", f"python:{BOXES}/squeezenet.py:image",
-        "--weights", shared_data / "weights/squeezenet_v1.0.npz", "--target", "tiger cat", "--budget", 512,
-        "--method", "mask-optimisation", "--out", tmp_path / "run", "--engine", "local", "--quiet",
-    )  # fmt: skip
-    (found,) = read_explanations(tmp_path / "run")
-    (row,) = pq.read_table(tmp_path / "run/clips.parquet").to_pylist()
-    print(
-        lower_share(found, "support"),
-        lower_share(found, "f_ntc"),
-        row["f_tc"],
-        row["f_ntc"],
-        row["q2"],
-        row["is_reliable"],
-    )
-    assert row["evaluations"] <= 512
-    assert lower_share(found, "f_ntc") < lower_share(found, "support")
-    assert row["f_tc"] > 0
-    assert row["f_ntc"] > 0
 
 
 def lower_share(found, kind):

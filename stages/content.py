@@ -23,7 +23,7 @@ ROUNDING = 1e-4
 def content_of(frames: UInt8[np.ndarray, "t c h w"], substrate: str) -> UInt8[np.ndarray, "gt gh gw"]:
     """Content on the voxel grid: 255 times the square root of its share of the largest; zero where all is flat.
 
-    The root gives weak cells, which are most, enough of the 256 steps. Costs about as much as resizing the clip.
+    The root gives weak cells, which are most, enough of the 256 steps.
     """
     t, _, h, w = frames.shape
     x = torch.from_numpy(frames.copy()).float().div_(255)

@@ -10,6 +10,8 @@ from benchmarks.bare import SHARES, Work
 from benchmarks.gpu import QUICK, machine, measure_all, table
 from stages.models import load_box
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -7,6 +7,8 @@ from PIL import Image
 from pipeline import explain
 from stages.errors import ConfigError, ExplainError
 
+pytestmark = pytest.mark.slow
+
 BOX = """
 import torch
 from stages.box import BoxSpec

@@ -12,6 +12,8 @@ from pipeline.manifest import RunFolder
 from pipeline.verify import verify_run
 from stages.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 BOX = f"python:{Path(__file__).with_name('bright_box.py')}:make"
 
 

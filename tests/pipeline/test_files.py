@@ -2,13 +2,23 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.files import append_line, atomic_file, hash_file, read_lines, safe_name, target_name, write_json
+from pipeline.files import (
+    SoleWriter,
+    append_line,
+    atomic_file,
+    hash_file,
+    read_lines,
+    safe_name,
+    target_name,
+    write_json,
+)
 from stages.errors import ResourceError
 
 
@@ -94,3 +104,12 @@ def test_a_folder_hash_sees_names_and_contents(tmp_path: Path) -> None:
     renamed = hash_file(tmp_path / "a")
     (tmp_path / "a" / "b" / "d").write_text("2")
     assert len({before, renamed, hash_file(tmp_path / "a")}) == 3
+
+
+def test_one_writer_at_a_time_and_the_next_one_waits_for_it(tmp_path):
+    first = SoleWriter(tmp_path, "v")
+    with pytest.raises(ResourceError, match="another process is writing"):
+        SoleWriter(tmp_path, "v", timeout_s=0.1)
+    SoleWriter(tmp_path, "another video", timeout_s=0.1).give_back()
+    threading.Timer(0.2, first.give_back).start()
+    SoleWriter(tmp_path, "v", timeout_s=30).give_back()

@@ -14,6 +14,8 @@ from pipeline.results import read_explanations
 from pipeline.runner import resume, run
 from stages.errors import ConfigError, DecodeError, ManifestError, ResourceError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):

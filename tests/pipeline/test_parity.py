@@ -8,6 +8,8 @@ from small_runs import expect_equal, expect_same_tables, explain, write_scene
 from pipeline import fleet
 from pipeline.local import LocalEngine
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):

@@ -15,6 +15,8 @@ from pipeline.runner import resume
 from pipeline.verify import verify_run
 from stages.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 CLIP = 24  # evaluations
 REGIONS = 12  # evaluations that are set aside for a video
 TOTAL = 16 + 5 * CLIP + 2 * REGIONS

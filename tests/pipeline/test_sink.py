@@ -149,6 +149,11 @@ def test_fed_again_after_a_crash_it_leaves_the_same_files(spec: SinkSpec) -> Non
     assert merge_tables(Path(spec.run), ["v"])["frames"] == 12
 
 
+def die(sink: VideoSink) -> None:
+    """What the end of its process does to a sink: its files stay as they are, its lock is gone."""
+    sink._right.give_back()
+
+
 def test_begun_again_it_draws_only_the_segments_that_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,12 +174,12 @@ def test_begun_again_it_draws_only_the_segments_that_are_missing(
         info = clip_info("v", clip_idx)
         killed.add(info, [saliency(info)])
     assert list((tmp_path / "run" / "films" / ".v.cat-1.segments").glob("0*.mp4"))
+    die(killed)
     drawn.clear()
     summary = run_sink(spec)
     assert drawn == list(range(4, 12))
     assert summary.outputs[summary.targets[0].product] == undisturbed.outputs[undisturbed.targets[0].product]
     assert [path.name for path in (tmp_path / "run" / "films").iterdir()] == ["v.cat-1.mp4"]
-    del killed
 
 
 def test_until_a_video_is_closed_its_segments_stay(spec: SinkSpec) -> None:
@@ -186,6 +191,7 @@ def test_until_a_video_is_closed_its_segments_stay(spec: SinkSpec) -> None:
         questions = sink.finish(12)
         if is_last:
             sink.close([answer(question) for question in questions])
+        die(sink)
         names = {path.name for path in (Path(spec.run) / "films").iterdir()}
         assert names == {"v.cat-1.mp4"} if is_last else {"v.cat-1.mp4", ".v.cat-1.segments"}
 

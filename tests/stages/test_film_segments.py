@@ -19,6 +19,8 @@ from stages.segments import segment_frames
 from stages.sources import probe
 from stages.video_io import read_frames
 
+pytestmark = pytest.mark.slow
+
 NUM_FRAMES, PER_SEGMENT = 50, 12
 
 

@@ -219,3 +219,25 @@ class Simulation:
     def efficiency(self) -> float:
         """Share of the time in which the scorers worked."""
         return sum(self.busy_s.values()) / (self.now * self.workers["score"])
+
+
+def limits(**changes) -> Limits:
+    return Limits(**{"deadline_s": 0.5, "backoff_s": 0.1, "timeout_s": {}, **changes})
+
+
+def expect_complete(sim: Simulation) -> None:
+    """Every video closed, every clip written once and in order, every row of every round answered once."""
+    assert sim.ended == dict.fromkeys(sim.clips, True)
+    for video, count in sim.clips.items():
+        assert sim.last_written(video) == list(range(count))
+    streamed = {key: n for key, n in sim.scored.items() if key[2] == "stream"}
+    expected = {
+        (video, clip, "stream", round_idx, row)
+        for video, count in sim.clips.items()
+        for clip in range(count)
+        if clip not in sim.done.get(video, ())
+        for round_idx in range(sim.rounds)
+        for row in range(sim.rows if round_idx == 0 else sim.rows // 2)
+    }
+    assert set(streamed) == expected
+    assert set(streamed.values()) <= {1}

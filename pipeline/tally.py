@@ -101,7 +101,10 @@ class FrameTimes:
 
     def span_s(self, num_frames: int) -> float:
         """Seconds from the first frame to the end of the last."""
-        return 0.0 if self._first is None else self.at(num_frames) - self._first[1]
+        if self._first is None:
+            return 0.0
+        frame_idx, pts_s = self._first  # not the first of all where the beginning is not explained
+        return self.at(num_frames) - (pts_s - frame_idx * self._step_s)
 
     def forget_before(self, frame_idx: int) -> None:
         """Frames before this one are final; one neighbour is kept to interpolate from."""

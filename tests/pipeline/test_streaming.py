@@ -12,9 +12,9 @@ NUM_FRAMES, CLIP_LEN = 240, 4
 
 
 def playable_frames(folder: Path) -> int:
-    """Frames that a player shows of what lies in the folder now."""
+    """Frames that a player shows of what lies in the folder now: finished segments, the one that grows, the film."""
     found = 0
-    for path in sorted(folder.rglob("*.mp4")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".mp4", ".tmp")):
         try:
             with av.open(str(path)) as container:
                 found += sum(1 for _ in container.decode(video=0))

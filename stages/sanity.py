@@ -93,8 +93,7 @@ def check_randomised(subject: Subject, base: Explained) -> Iterator[Finding]:
         yield _finding(name, "the map goes", fact, "told", found, base)
     # Smooth maps of nothing in common agree by chance now and then: several draws are looked at together.
     drawn = [subject.explain(randomised(subject.box, layers, seed + draw)) for draw in range(DRAWS)]
-    # With its sign: a map turned into its opposite is not left, though where there is content to hide is the same.
-    left = float(np.mean([similarity(found, base) for found in drawn]))
+    left = float(np.mean([abs(similarity(found, base)) for found in drawn]))
     is_gone = left <= MAX_LEFT or not any(found.is_reliable for found in drawn)
     fact = f"all {len(layers)} layers, {DRAWS} draws: {left:.2f} left"
     expected = f"at most {MAX_LEFT} left, or no reliable signal"

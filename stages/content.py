@@ -3,7 +3,8 @@
 A mask shows the box R + a (x - R). Where x is what would replace it, hiding does nothing; a model of moving pictures
 may also look at the change between frames. So a cell's content is the mean over its pixels of
     |x_t - R_t| + |x_t - x_(t-1)| + |x_(t+1) - x_t|.
-It tells *where* evidence may lie, never whether it speaks for or against (`kernels.py`).
+It tells *where* evidence may lie, never whether it speaks for or against (`kernels.py`). Still pictures have none: it
+gained nothing there beyond its error (docs/benchmarks.md), and drew the strongest cells to edges of the background.
 """
 
 import numpy as np
@@ -20,20 +21,23 @@ ROUNDING = 1e-4
 
 
 @torch.inference_mode()
-def content_of(frames: UInt8[np.ndarray, "t c h w"], substrate: str) -> UInt8[np.ndarray, "gt gh gw"]:
+def content_of(frames: UInt8[np.ndarray, "t c h w"], substrate: str) -> UInt8[np.ndarray, "gt gh gw"] | None:
     """Content on the voxel grid: 255 times the square root of its share of the largest; zero where all is flat.
+
+    None for a still picture.
 
     The root gives weak cells, which are most, enough of the 256 steps.
     """
     t, _, h, w = frames.shape
+    if t == 1:
+        return None
     x = torch.from_numpy(frames.copy()).float().div_(255)
     change = torch.zeros(t, h, w)
-    if t > 1:
-        step = (x[1:] - x[:-1]).abs_().mean(1)
-        change[1:] += step
-        change[:-1] += step
-        change[0] += step[0]
-        change[-1] += step[-1]
+    step = (x[1:] - x[:-1]).abs_().mean(1)
+    change[1:] += step
+    change[:-1] += step
+    change[0] += step[0]
+    change[-1] += step[-1]
     difference = change if substrate == "freeze" else change + (x - _replacement(x, substrate)).abs_().mean(1)
     cells = F.adaptive_avg_pool3d(difference[None], grid_for((t, h, w)))[0].double().numpy()
     largest = float(cells.max())

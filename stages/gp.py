@@ -20,6 +20,7 @@ from scipy.special import logsumexp
 from stages.directions import LOG_ODDS, TAUS, Direction, PriorMap, prior_map
 from stages.errors import NumericsError
 from stages.kernels import (
+    CONTENT_KERNELS,
     DEFAULT_KERNELS,
     Covariance,
     Grid,
@@ -27,7 +28,6 @@ from stages.kernels import (
     OnContent,
     Smooth,
     amplitude_of,
-    content_kernels,
 )
 
 # A kernel whose weight is below this share of the mixture changes nothing that can be seen.
@@ -142,10 +142,12 @@ class Design:
         hat = self.trend @ np.linalg.pinv(self.trend)
         self._trend_residual = (np.eye(len(rows)) - hat) / (1 - np.diag(hat))[:, None]
 
-    def with_content(self, content: UInt8[np.ndarray, "gt gh gw"], kernels: Iterable[Kernel] | None = None) -> "Design":
+    def with_content(
+        self, content: UInt8[np.ndarray, "gt gh gw"], kernels: Iterable[Kernel] = CONTENT_KERNELS
+    ) -> "Design":
         """The design for one clip: this one's kernels, shared and not computed again, and those on its content."""
         found = copy(self)
-        found.kernels = (*self.kernels, *(content_kernels(self.grid) if kernels is None else kernels))
+        found.kernels = (*self.kernels, *kernels)
         found._amplitude = amplitude_of(content)
         found._shared, found._designs, found._var = self, {}, {}
         return found

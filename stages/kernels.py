@@ -45,9 +45,6 @@ DEFAULT_KERNELS = tuple(
 CONTENT_KERNELS = tuple(
     Kernel(time, space, noise, on_content=True) for time in (0.4, 2.0) for space in (0.16, 0.6) for noise in NOISES
 )
-CONTENT_KERNELS_STILL = tuple(
-    Kernel(1.0, space, noise, on_content=True) for space in (0.08, 0.16, 0.32, 0.6) for noise in NOISES
-)
 
 
 def matern32(size: int, lengthscale: float) -> Float64[np.ndarray, "g g"]:
@@ -142,11 +139,6 @@ def amplitude_of(content: UInt8[np.ndarray, "gt gh gw"]) -> Float64[np.ndarray, 
     amplitude = np.square(content.reshape(-1) / 255.0)
     amplitude += MIN_AMPLITUDE * amplitude.mean()
     return np.asarray(amplitude / np.sqrt((amplitude**2).mean()))
-
-
-def content_kernels(grid: Grid) -> tuple[Kernel, ...]:
-    """The kernels on content for a clip, or for a still picture."""
-    return CONTENT_KERNELS if grid[0] > 1 else CONTENT_KERNELS_STILL
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,6 @@ import pytest
 from small_runs import expect_equal, expect_same_tables, explain, write_scene
 from trials import NUM_CLIPS, NUM_FRAMES, ON_RAY, Nodes, moments, rounds_of, run_with_accidents, some_worker
 
-from pipeline import runner
 from pipeline.results import read_explanations
 from pipeline.runner import resume
 
@@ -52,19 +51,6 @@ def table():
     for kind, (trials, lost_s) in rows.items():
         print(f"{kind:11} {trials:6d}  {lost_s / trials:6.1f} s")
     print(f"{'all':11} {sum(trials for trials, _ in rows.values()):6d}")
-
-
-@pytest.fixture
-def fleets(monkeypatch):
-    made = []
-    original = runner.make_fleet
-
-    def make(*args):
-        made.append(original(*args))
-        return made[-1]
-
-    monkeypatch.setattr(runner, "make_fleet", make)
-    return made
 
 
 def expect_undisturbed(undisturbed: Path, run: Path) -> None:

@@ -6,7 +6,6 @@ import time
 import pytest
 from small_runs import expect_equal, explain, write_scene
 
-from pipeline import runner
 from pipeline.engine import Answer, FramesLostError, StagePlan, WorkerDown, WorkerUp
 from stages.records import Clip
 from stages.score import ScoreRequest
@@ -31,20 +30,6 @@ def scene(tmp_path_factory):
 @pytest.fixture(scope="module")
 def local_run(tmp_path_factory, scene):
     return explain(tmp_path_factory.mktemp("runs") / "local", scene)
-
-
-@pytest.fixture
-def fleets(monkeypatch):
-    """The fleets that runs make, so that a test can reach their actors."""
-    made = []
-    original = runner.make_fleet
-
-    def make(*args):
-        made.append(original(*args))
-        return made[-1]
-
-    monkeypatch.setattr(runner, "make_fleet", make)
-    return made
 
 
 @pytest.mark.parametrize("num_scorers", [1, 2])

@@ -27,7 +27,7 @@ from benchmarks.predictive import predict
 from benchmarks.subjects import EVALUATION_SEEDS, SQUEEZENET, data_subjects, demo_subjects
 from pipeline.files import finite
 from stages.decode import Decode, DecodeConfig, DecodeRequest
-from stages.estimators import design_of, regression_targets, rows_of
+from stages.estimators import clip_design, regression_targets, rows_of
 from stages.masks import NUM_ANCHORS, grid_for
 from stages.models import load_box
 from stages.perturb import Perturb, PerturbConfig
@@ -76,7 +76,7 @@ def cover(case: Case, budget: int) -> Coverage:
     rows, fresh = rows_of(evidence)[asked], rows_of(case.fresh)[NUM_ANCHORS:]
     y = regression_targets(evidence.scores[0].values.astype(np.float64), case.target)[asked]
     truth = regression_targets(case.fresh.scores[0].values.astype(np.float64), case.target)[NUM_ANCHORS:]
-    design = design_of(evidence, asked)
+    design = clip_design(evidence, asked)
     posterior = design.posterior(y)
     mean, var = predict(rows, y, fresh, design.grid, posterior.kernel_weights, evidence.content)
     half = norm.ppf(0.5 + INTERVAL / 2)
@@ -167,7 +167,7 @@ def noise_verdicts(num: int) -> dict[str, dict[str, list[int]]]:
                 for seed in range(bank * num // 2, (bank + 1) * num // 2):
                     values = noise_scores(kind, keep, seed)
                     scores = Scores(clip_id=info.id, round_idx=0, ids=masks.ids, values=values)
-                    evidence = Evidence(clip_id=info.id, masks=(masks,), scores=(scores,))
+                    evidence = Evidence(clip_id=info.id, masks=(masks,), scores=(scores,), content=info.content)
                     found[kind][str(budget)][0] += verdict(evidence, 0)
                     found[kind][str(budget)][1] += 1
     return found

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from benchmarks.subjects import plain_clip
 from stages.box import BoxSpec
-from stages.records import Clip, ClipId, Geometry
+from stages.records import Clip, ClipId
 from stages.score import Score, ScoreConfig
 
 FIRST_SEED = 700_000
 KINDS = ("constant", "normal", "student t, 2 df", "cauchy", "trend and noise", "trend and student t")
 SHAPE = (8, 24, 24)
+SUBSTRATE = "mean"
 
 
 @dataclass(eq=False)
@@ -63,7 +65,7 @@ class Planted:
         return self.bend * torch.tanh(logits / self.bend) if self.bend else logits
 
     def score(self) -> Score:
-        found = Score(ScoreConfig.model_validate({"device": "cpu", "substrate": "mean"}), lambda: self)
+        found = Score(ScoreConfig.model_validate({"device": "cpu", "substrate": SUBSTRATE}), lambda: self)
         found.setup()
         return found
 
@@ -77,15 +79,7 @@ def _cuboid(rng: np.random.Generator) -> tuple[slice, ...]:
 def noise_clip(rng: np.random.Generator, seed: int) -> Clip:
     t, h, w = SHAPE
     frames = np.repeat(rng.integers(0, 2, (t, 1, h, w), dtype=np.uint8) * 255, 3, axis=1)
-    return Clip(
-        id=ClipId(f"planted-{seed}", 0),
-        frames=frames,
-        frame_idx=np.arange(t),
-        pts_s=np.arange(t) / 25.0,
-        is_padded=np.zeros(t, bool),
-        covers=(0, t),
-        geometry=Geometry(source_h_px=h, source_w_px=w, model_h_px=h, model_w_px=w, scale_y=1.0, scale_x=1.0),
-    )
+    return plain_clip(ClipId(f"planted-{seed}", 0), frames, SUBSTRATE)
 
 
 def noise_scores(kind: str, keep: np.ndarray, seed: int) -> np.ndarray:

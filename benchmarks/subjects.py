@@ -131,7 +131,7 @@ def _two_first(score: Score, clip: Clip) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def plain_clip(clip_id: ClipId, frames: np.ndarray) -> Clip:
+def plain_clip(clip_id: ClipId, frames: np.ndarray, substrate: str = "blur") -> Clip:
     t, _, h, w = frames.shape
     return Clip(
         id=clip_id,
@@ -141,5 +141,5 @@ def plain_clip(clip_id: ClipId, frames: np.ndarray) -> Clip:
         is_padded=np.zeros(t, bool),
         covers=(0, t),
         geometry=Geometry(source_h_px=h, source_w_px=w, model_h_px=h, model_w_px=w, scale_y=1.0, scale_x=1.0),
-        content=content_of(frames, "blur"),
+        content=content_of(frames, substrate),
     )

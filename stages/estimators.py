@@ -50,9 +50,7 @@ def regression_targets(
 
 def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
     """The default (METHOD.md, section 3): a GP on the voxels, mixed over kernels. `asked` leaves out the anchors."""
-    design = design_of(evidence, asked)
-    if evidence.content is not None and evidence.content.any():
-        design = content_design(design, evidence.content.shape, evidence.content.tobytes())
+    design = clip_design(evidence, asked)
     prior = prior_of(evidence)
     posterior = design.posterior(y, None if prior is None else prior.reshape(-1))
     best = max(posterior.kernel_weights, key=lambda kernel: posterior.kernel_weights[kernel])
@@ -186,6 +184,14 @@ def design_of(evidence: Evidence, asked: Bool[np.ndarray, " n"]) -> Design:
         ids = np.concatenate([masks.ids for masks in evidence.masks])[asked]
         return bank_design(spec, ids.astype(np.int64).tobytes())
     return Design(rows_of(evidence)[asked], grid_of(evidence))
+
+
+def clip_design(evidence: Evidence, asked: Bool[np.ndarray, " n"]) -> Design:
+    """`design_of` with the kernels on the clip's own content, where it has any."""
+    design = design_of(evidence, asked)
+    if evidence.content is None or not evidence.content.any():
+        return design
+    return content_design(design, evidence.content.shape, evidence.content.tobytes())
 
 
 def grid_of(evidence: Evidence) -> Grid:

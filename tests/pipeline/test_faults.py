@@ -4,15 +4,23 @@ Every trial kills one thing at a random moment of a run (a random number of jour
 a run where the run survives them. `pytest -s` prints the table: kind, trials, time lost.
 """
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
 
 import pytest
 from small_runs import expect_equal, expect_same_tables, explain, write_scene
-from trials import NUM_CLIPS, NUM_FRAMES, ON_RAY, Nodes, moments, rounds_of, run_with_accidents, some_worker
+from trials import (
+    NUM_CLIPS,
+    NUM_FRAMES,
+    ON_RAY,
+    Nodes,
+    kill_driver,
+    moments,
+    rounds_of,
+    run_with_accidents,
+    some_worker,
+)
 
 from pipeline.results import read_explanations
 from pipeline.runner import resume
@@ -20,7 +28,6 @@ from pipeline.runner import resume
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-TESTS = Path(__file__).parent
 BARE_S = NUM_CLIPS * 3 * 0.1 / 2  # what two scorers need for all batches on Ray
 SETTINGS = {"box__sleep_s": 0.03, "engine__retries": 20}
 
@@ -119,23 +126,6 @@ def test_nodes_killed_at_random_moments_cost_time_only(tmp_path, scene, undistur
     note(table, "node", 1, summary.figures["seconds"] - BARE_S)
 
 
-def start_driver(run: Path, scene: Path, settings: dict[str, object]) -> subprocess.Popen[bytes]:
-    code = f"import sys; sys.path.insert(0, {str(TESTS)!r}); from pathlib import Path; from small_runs import explain; "
-    code += f"explain(Path({str(run)!r}), Path({str(scene)!r}), **{settings!r})"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=TESTS.parents[1], stderr=subprocess.DEVNULL)
-
-
-def kill_driver(run: Path, scene: Path, number: int, settings: dict[str, object]) -> None:
-    driver = start_driver(run, scene, settings)
-    try:
-        while rounds_of(run) < number and driver.poll() is None:
-            time.sleep(0.02)
-        assert driver.poll() is None, "the driver ended before it was killed"
-    finally:
-        driver.kill()
-        driver.wait()
-
-
 def resume_and_compare(run: Path, undisturbed, table, kind: str) -> None:
     kept = rounds_of(run)
     began = time.monotonic()
@@ -149,14 +139,16 @@ def resume_and_compare(run: Path, undisturbed, table, kind: str) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_killed_driver_is_resumed_with_nothing_asked_twice(tmp_path, scene, undisturbed, table, seed):
-    kill_driver(tmp_path / "run", scene, Random(seed).randrange(1, NUM_CLIPS - 2), SETTINGS)
+    number = Random(seed).randrange(1, NUM_CLIPS - 2)
+    kill_driver(tmp_path / "run", [scene], SETTINGS, lambda run: rounds_of(run) >= number)
     resume_and_compare(tmp_path / "run", undisturbed, table, "driver")
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_killed_driver_leaves_no_actor_of_its_run_behind(tmp_path, scene, undisturbed, nodes, table, seed):
     settings = {**ON_RAY, "engine__address": nodes.cluster.address}
-    kill_driver(tmp_path / "run", scene, Random(seed).randrange(1, NUM_CLIPS // 2), settings)
+    number = Random(seed).randrange(1, NUM_CLIPS // 2)
+    kill_driver(tmp_path / "run", [scene], settings, lambda run: rounds_of(run) >= number)
     resume_and_compare(tmp_path / "run", undisturbed, table, "ray driver")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from small_runs import config, expect_equal, explain, write_scene
+from trials import kill_driver
 
 from pipeline import passes
 from pipeline.manifest import RunFolder
@@ -121,6 +122,19 @@ def test_a_run_that_is_stopped_in_either_pass_goes_on_as_if_it_had_not_been(
     assert total == screened.figures["evaluations"]
     assert rows_of(second.path) == rows_of(screened.path)
     expect_equal(screened.path, second.path, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(("files", "was_planned"), [("screened/*.bin", False), ("journal/*/*.npz", True)])
+def test_a_killed_run_goes_on_in_the_pass_that_it_was_in(tmp_path, scenes, screened, files, was_planned):
+    run = tmp_path / "run"
+    settings = {**LIMITED, "box__sleep_s": 0.2, "engine__window_clips": 3}
+    kill_driver(run, scenes, settings, lambda run: any(run.glob(files)))
+    assert (run / "screening.parquet").exists() == was_planned
+    resumed = resume(run, is_quiet=True)
+    assert resumed.exit_code == 0
+    assert resumed.figures["evaluations"] < screened.figures["evaluations"]
+    assert rows_of(run) == rows_of(screened.path)
+    expect_equal(screened.path, run, tolerance=1e-6)
 
 
 def test_a_clip_on_which_the_box_fails_is_not_in_the_plan_and_fails_once(tmp_path):

@@ -1,12 +1,15 @@
 """What fault trials share: a cluster whose nodes can be killed, moments in a run, and who is killed at them."""
 
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
 
+TESTS = Path(__file__).parent
 NUM_FRAMES, NUM_CLIPS = 64, 16
 STORE = 128 << 20
 # The dead are noticed within some seconds, not within a minute.
@@ -89,3 +92,20 @@ def some_worker(fleet: Any, stage: str, but: Sequence[object], rng: Random) -> A
         if actors:
             return rng.choice(actors)
         time.sleep(0.02)
+
+
+def kill_driver(
+    run: Path, sources: Sequence[Path], settings: Mapping[str, object], is_time: Callable[[Path], bool]
+) -> None:
+    """Explains in a process of its own, which is killed (signal 9) once `is_time(run)`; fails if it ends before."""
+    given = ", ".join(f"Path({str(source)!r})" for source in sources)
+    code = f"import sys; sys.path.insert(0, {str(TESTS)!r}); from pathlib import Path; from small_runs import explain; "
+    code += f"explain(Path({str(run)!r}), {given}, **{settings!r})"
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=TESTS.parents[1], stderr=subprocess.DEVNULL)
+    try:
+        while not is_time(run) and driver.poll() is None:
+            time.sleep(0.02)
+        assert driver.poll() is None, "the driver ended before it was killed"
+    finally:
+        driver.kill()
+        driver.wait()

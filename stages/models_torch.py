@@ -6,7 +6,7 @@ In: RGB clips N T C H W in [0, 1]. Out: the scores of all classes, N K.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ def _gain_and_shift(
         return value_scale / spread, -torch.tensor(mean, dtype=dtype, device=device).view(-1, 1, 1) / spread
 
 
+@final
 class TorchBox:
     """A PyTorch module behind a spec.
 
@@ -92,22 +93,36 @@ class TorchBox:
         layout = None if self.layout == "nchw" else self.layout
         return TorchBox(self.module, spec, layout=layout, warnings=self.warnings).to(self._device)
 
-    @torch.inference_mode()
     def __call__(self, frames: Float[Tensor, "n t c h w"]) -> Float[Tensor, "n k"]:
         """Scores of the spec's kind for RGB clips in [0, 1]."""
-        return self.read(self.module(self.prepare(frames)), len(frames))
+        return self.ask(normalise(frames, self._spec))
+
+    @torch.inference_mode()
+    def ask(self, clips: Float[Tensor, "n t c h w"]) -> Float[Tensor, "n k"]:
+        """The same for clips that are normalised already; nothing is copied where they came from `normalised`."""
+        return self.read(self.module(self._arranged(clips)), len(clips))
+
+    def normalised(self, frames: Float[Tensor, "n t c h w"]) -> Float[Tensor, "n t c h w"]:
+        """Clips as the module wants them, in memory in its own order of axes.
+
+        Every voxel is treated alone and alike: a blend of such clips is the clip of the blend, normalised.
+        """
+        clips = normalise(frames, self._spec)
+        return clips.transpose(1, 2).contiguous().transpose(1, 2) if self.layout == "ncthw" else clips
 
     def prepare(self, frames: Float[Tensor, "n t c h w"]) -> Tensor:
         """Normalised clips in the module's layout; for image networks a row for each frame."""
-        t = frames.shape[1]
+        return self._arranged(normalise(frames, self._spec))
+
+    def _arranged(self, clips: Float[Tensor, "n t c h w"]) -> Tensor:
+        t = clips.shape[1]
         if self.layout == "nchw" and t > 1 and self._spec.frames != "mean":
             raise ModelError(
                 self._spec.name, f"an image model was given clips of {t} frames", "set frames: mean in the spec"
             )
-        frames = normalise(frames, self._spec)
         if self.layout == "ncthw":
-            return frames.transpose(1, 2).contiguous()
-        return frames if self.layout == "ntchw" else frames.flatten(0, 1)
+            return clips.transpose(1, 2).contiguous()
+        return clips if self.layout == "ntchw" else clips.flatten(0, 1)
 
     def read(self, answer: object, num_clips: int) -> Float[Tensor, "n k"]:
         """The scores of clips; those of an image network's frames are averaged."""

@@ -21,10 +21,12 @@ RENDER_SLICE = 32
 
 @dataclass(slots=True, eq=False)
 class LoadedClip:
-    """A clip on the device: frames and substrate, both T C H W in [0, 1]."""
+    """A clip on the device, all T C H W: frames and substrate in [0, 1], and both as the box is asked with them."""
 
     frames: Tensor
     substrate: Tensor
+    shown: Tensor
+    hidden: Tensor
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
@@ -45,11 +47,17 @@ class Perturbed:
     def __len__(self) -> int:
         return sum(len(batch) for batch in self.batches)
 
-    def render(self, start: int, stop: int) -> Float[Tensor, "n t c h w"]:
-        """The perturbed clips [start, stop) of the sequence, on the device."""
+    def render(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n t c h w"]:
+        """The perturbed clips [start, stop) of the sequence, on the device and in memory in the clips' order of axes.
+
+        `room`: an earlier batch whose memory may be used again; fresh pages cost a processor as much as the masks.
+        """
         stop = min(stop, len(self))
-        first = self.loaded[self.batches[0].clip_id].frames
-        out = first.new_empty((stop - start, *first.shape))
+        like = self.loaded[self.batches[0].clip_id].shown
+        shape, strides = (stop - start, *like.shape), (like.numel(), *like.stride())
+        if room is None or room.untyped_storage().nbytes() < (stop - start) * like.nbytes:
+            room = torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
+        out = room.as_strided(shape, strides, storage_offset=0)
         done = 0
         step = RENDER_SLICE if out.device.type == "cpu" else len(out)
         for piece in self._pieces(start, stop):
@@ -67,6 +75,6 @@ class Perturbed:
 
     def _render_piece(self, masks: MaskBatch, out: Tensor) -> None:
         clip = self.loaded[masks.clip_id]
-        t, _, h, w = clip.frames.shape
-        keep = render_masks(to_device(grids_of(masks), clip.frames.device), (t, h, w))
-        apply_mask(clip.frames, keep, clip.substrate, is_freeze=self.is_freeze, out=out)
+        t, _, h, w = clip.shown.shape
+        keep = render_masks(to_device(grids_of(masks), clip.shown.device), (t, h, w))
+        apply_mask(clip.shown, keep, clip.hidden, is_freeze=self.is_freeze, out=out)

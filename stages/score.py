@@ -21,6 +21,7 @@ from stages.attributions import Attributor, Subject
 from stages.base import Settings
 from stages.box import BlackBox, to_log_scores
 from stages.errors import ExplainError, ModelError, ResourceError
+from stages.models_torch import TorchBox
 from stages.perturbed import LoadedClip, Perturbed, to_device
 from stages.records import Clip, ClipId, MaskBatch, Scores
 from stages.seeds import clip_rng
@@ -97,6 +98,7 @@ class Score:
         self._box: BlackBox | None = None
         self._loaded: OrderedDict[ClipId, LoadedClip] = OrderedDict()
         self._batch_size = config.batch_size
+        self._room: Tensor | None = None
 
     @property
     def box(self) -> BlackBox:
@@ -113,7 +115,7 @@ class Score:
 
     def close(self) -> None:
         """Forget the model and the cached clips."""
-        self._box = self._attributor = None
+        self._box = self._attributor = self._room = None
         self._loaded.clear()
 
     def process(self, request: ScoreRequest, /) -> ScoreResult:
@@ -200,19 +202,26 @@ class Score:
                         f"one clip does not fit on {self.box.device} ({error})",
                         "use a larger device or a smaller input",
                     ) from error
-                self._batch_size = size // 2
+                self._batch_size, self._room = size // 2, None
                 logger.warning("batch_size=%d model=%s reason=out_of_memory", self._batch_size, self.box.spec.name)
             torch.cuda.empty_cache()  # out here, where the error no longer holds the batch
 
     def _render(self, perturbed: Perturbed, start: int, stop: int) -> Float[Tensor, "n t c h w"]:
-        return perturbed.render(start, stop)
+        if not isinstance(self.box, TorchBox):  # foreign code may keep what it is given
+            return perturbed.render(start, stop)
+        self._room = perturbed.render(start, stop, self._room)
+        return self._room
+
+    def _as_asked(self, frames: Float[Tensor, "t c h w"]) -> Float[Tensor, "t c h w"]:
+        """Normalised once, not in every batch, where it is known that the box does nothing else before its module."""
+        return self.box.normalised(frames[None])[0] if isinstance(self.box, TorchBox) else frames
 
     def _ask(self, frames: Float[Tensor, "n t c h w"]) -> object:
         """What the box answers, still on its device: nothing here waits for the device."""
         spec = self.box.spec
         try:
             with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                return self.box(frames)
+                return self.box.ask(frames) if isinstance(self.box, TorchBox) else self.box(frames)
         except (ExplainError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # the box is foreign code: whatever it raises is its answer
@@ -242,7 +251,8 @@ class Score:
         clip = given() if callable(given) else given
         frames = to_device(clip.frames, self.box.device).float().div_(255)
         noise_seed = int(clip_rng(self.seed, clip_id, round_idx=0).integers(2**31))
-        loaded = LoadedClip(frames, make_substrate(self.config.substrate, frames, noise_seed))
+        substrate = make_substrate(self.config.substrate, frames, noise_seed)
+        loaded = LoadedClip(frames, substrate, *(self._as_asked(values) for values in (frames, substrate)))
         self._loaded[clip_id] = loaded
         while len(self._loaded) > self.config.cached_clips:
             self._loaded.popitem(last=False)
@@ -256,7 +266,8 @@ class Score:
         """Evaluations per second on a batch of noise; the best of three short trials after one warm-up."""
         spec = self.box.spec
         shape = (size, spec.clip_len, 3, spec.height, spec.width)
-        frames = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.box.device)
+        noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.box.device)
+        frames = self.box.normalised(noise) if isinstance(self.box, TorchBox) else noise
         with torch.inference_mode():
             self._timed(frames, 1)
             repeats = max(1, int(TRIAL_S / max(self._timed(frames, 1), 1e-6)))

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from small_runs import expect_equal, explain, write_scene
-from trials import ON_RAY, Nodes, run_with_accidents
+from trials import ON_RAY, Nodes, run_with_accidents, start_driver
 
 from stages.errors import ResourceError
 
@@ -52,6 +52,14 @@ def test_scorers_join_and_leave_with_the_nodes(tmp_path, scene, nodes):
     assert len(said(tmp_path / "run", "joins")) == 2
     assert len(said(tmp_path / "run", "leaves")) == 2
     expect_equal(local.path, summary.path)
+
+
+def test_a_driver_outside_the_cluster_gives_the_same_maps(tmp_path, nodes):
+    scene = write_scene(tmp_path / "scene.mp4", 24)
+    local = explain(tmp_path / "local", scene)
+    driver = start_driver(tmp_path / "run", [scene], {**ON_RAY, "engine__address": nodes.client_address})
+    assert driver.wait(timeout=300) == 0
+    expect_equal(local.path, tmp_path / "run")
 
 
 def test_what_no_node_offers_is_named(tmp_path, scene, nodes):

@@ -1,5 +1,6 @@
 """What fault trials share: a cluster whose nodes can be killed, moments in a run, and who is killed at them."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -38,7 +39,16 @@ class Nodes:
         import ray
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False, "_system_config": QUICK}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.client_address = f"ray://127.0.0.1:{free.getsockname()[1]}"
+        head = {
+            "num_cpus": 0,
+            "object_store_memory": STORE,
+            "include_dashboard": False,
+            "ray_client_server_port": int(self.client_address.rpartition(":")[2]),
+            "_system_config": QUICK,
+        }
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self._resources = resources
         self.nodes = [self.add() for _ in range(count)]
@@ -94,14 +104,19 @@ def some_worker(fleet: Any, stage: str, but: Sequence[object], rng: Random) -> A
         time.sleep(0.02)
 
 
+def start_driver(run: Path, sources: Sequence[Path], settings: Mapping[str, object]) -> subprocess.Popen[bytes]:
+    """Explains in a process of its own."""
+    given = ", ".join(f"Path({str(source)!r})" for source in sources)
+    code = f"import sys; sys.path.insert(0, {str(TESTS)!r}); from pathlib import Path; from small_runs import explain; "
+    code += f"sys.exit(explain(Path({str(run)!r}), {given}, **{settings!r}).exit_code)"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=TESTS.parents[1], stderr=subprocess.DEVNULL)
+
+
 def kill_driver(
     run: Path, sources: Sequence[Path], settings: Mapping[str, object], is_time: Callable[[Path], bool]
 ) -> None:
-    """Explains in a process of its own, which is killed (signal 9) once `is_time(run)`; fails if it ends before."""
-    given = ", ".join(f"Path({str(source)!r})" for source in sources)
-    code = f"import sys; sys.path.insert(0, {str(TESTS)!r}); from pathlib import Path; from small_runs import explain; "
-    code += f"explain(Path({str(run)!r}), {given}, **{settings!r})"
-    driver = subprocess.Popen([sys.executable, "-c", code], cwd=TESTS.parents[1], stderr=subprocess.DEVNULL)
+    """Kills such a process (signal 9) once `is_time(run)`; fails if it ends before."""
+    driver = start_driver(run, sources, settings)
     try:
         while not is_time(run) and driver.poll() is None:
             time.sleep(0.02)

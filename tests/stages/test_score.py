@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 from planted import PlantedBox, scorer, textured_clip
+from torch import nn
 
+from stages.box import BoxSpec
 from stages.errors import ModelError, ResourceError
+from stages.models_torch import TorchBox
 from stages.perturb import Perturb, PerturbConfig
+from stages.rewired import Rewired
 from stages.score import Score, ScoreConfig, ScoreRequest
 
 PLACE = (slice(0, 4), slice(2, 9), slice(3, 9))
@@ -119,3 +123,40 @@ def test_cached_clips_are_bounded(box):
 
         score.process(ScoreRequest(batches=(perturb.process(clip.info),), clips={clip.id: fetch}))
     assert fetched == [0, 1, 2, 0]
+
+
+class Weighs(nn.Module):
+    """Answers with weighted sums of every value it is given, so that axes, channels and values all matter."""
+
+    def forward(self, values):
+        weights = torch.rand((values[0].numel(), 3), generator=torch.Generator().manual_seed(0)) - 0.5
+        return values.flatten(1) @ weights
+
+
+@pytest.mark.parametrize("substrate", ["blur", "freeze", "noise"])
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("layout", ["ncthw", "ntchw", "nchw"])
+def test_clips_that_are_normalised_once_get_the_scores_of_batches_that_are_normalised_by_the_box(
+    layout, order, substrate
+):
+    clip = textured_clip((4, 16, 16))
+    spec = BoxSpec(
+        name="weighs",
+        clip_len=4,
+        height=16,
+        width=16,
+        channel_order=order,
+        value_scale=2.0,
+        mean=(0.1, 0.4, 0.7),
+        std=(0.5, 1.0, 2.0),
+        frames="mean" if layout == "nchw" else "clip",
+    )
+    box = TorchBox(Weighs(), spec, layout=layout)
+    masks = Perturb(PerturbConfig(budget=24)).process(clip.info)
+    # The second box is foreign: it is asked with frames in [0, 1].
+    ours, foreign = (
+        ask(scorer(one, substrate=substrate, batch_size=16), clip, masks, [(0, 5), (5, 24)])
+        for one in (box, Rewired(box))
+    )
+    np.testing.assert_allclose(ours, foreign, atol=1e-4)
+    assert np.ptp(ours, axis=0).min() > 0.1

@@ -150,6 +150,12 @@ def real_rows(data: Path | None, seconds: float, engines: Sequence[str]) -> list
     return rows
 
 
+def keep(content: dict[str, object]) -> None:
+    """Write what was measured; other parts of the file stay."""
+    earlier = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(earlier | content, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few seconds, nothing written")
@@ -162,8 +168,7 @@ def main() -> None:
     if args.only_real:
         found = real_rows(args.data, 5.0 if args.quick else 75.0, engines)
         if not args.quick:
-            content = json.loads(RESULTS.read_text()) | {"real": found}
-            RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+            keep({"real": found})
         return
     scorers = (1, 4) if args.quick else SCORERS
     seconds = 1.0 if args.quick else args.seconds
@@ -188,10 +193,9 @@ def main() -> None:
             "load": {"bank": asdict(BANK), "adaptive": asdict(ADAPTIVE)},
             "rows": rows,
             "ceiling": ceilings,
-            "real": real_rows(args.data, 75.0, engines),
         }
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+        keep(content)
+        keep({"real": real_rows(args.data, 75.0, engines)})
 
 
 if __name__ == "__main__":

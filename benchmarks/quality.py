@@ -10,8 +10,9 @@ Insertion (16 x 16 cells of every frame) and block deletion rank the log-odds ma
 energy and pointing compare its support map with the true object. The removal gain (URG) is that of the wished class
 (the runner-up, or the truth where the model is wrong) while its evidence against, lowest log-odds saliency first, is
 removed, beside "lowest support first". Every budget of a method reads a prefix of one bank of masks, whose scores are
-asked for once; BOREx chooses its masks itself and starts anew at every budget. `gp-plain` is the default without the
-content of the clip. Numbers are kept clip by clip in --parts; quality.json and the curves are made of what is there.
+asked for once; BOREx and mask optimisation choose their masks themselves and start anew at every budget. `gp-plain`
+is the default without the content of the clip. Numbers are kept clip by clip in --parts; quality.json and the curves
+are made of what is there.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from stages.faithfulness import CURVES, REMOVAL, Curve
 from stages.measure import measure_curves, measure_removal
 from stages.metrics import energy_in_mask, points_inside
 from stages.perturb import Perturb, PerturbConfig
+from stages.questions import MASK_OPTIMISATION
 from stages.records import Evidence, SaliencyMap, Scores
 from stages.refine import Refine, RefineConfig, RefineRequest
 from stages.single import explain_clip, score_clip
@@ -45,21 +47,25 @@ PARTS = Path(__file__).with_name("results") / "parts"
 BUDGETS = (32, 64, 128, 256, 512, 1024)
 # BOREx is fitted again after every query, for every class explained.
 BOREX_BUDGETS = (32, 64, 128, 256)
+# Some gradient steps on each of the masks of a class: support, F-TC and F-NTC share what is left after its own test.
+OPTIMISED_BUDGETS = (128, 512)
 PLAIN = "gp-plain"
 BANK_METHODS = ("gp", PLAIN, "centred-rise", "rise", "occlusion")
 FREE_METHODS = ("random", "centre", "motion")  # they do not ask the box
 CAPTUM_METHODS = ("kernel-shap", "lime")
+PRIOR_OF = {"borex": "rise", MASK_OPTIMISATION: "none"}  # methods that choose their masks, and what they start from
 
 Key = tuple[str, int]  # method and budget; 0 for methods that do not ask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is measured: budgets of the methods that read a bank, of Captum's and of BOREx, and the steps of curves."""
+    """What is measured: budgets of the methods that read a bank, of Captum's and of those that choose their masks."""
 
     budgets: tuple[int, ...]
     captum_budgets: tuple[int, ...] = ()
     borex_budgets: tuple[int, ...] = ()
+    optimised_budgets: tuple[int, ...] = ()
     steps: int
     removal_steps: int = 10
     seed: int = 0
@@ -71,6 +77,7 @@ class Plan:
             *((method, budget) for method in BANK_METHODS for budget in self.budgets),
             *((method, budget) for method in CAPTUM_METHODS for budget in self.captum_budgets),
             *(("borex", budget) for budget in self.borex_budgets),
+            *((MASK_OPTIMISATION, budget) for budget in self.optimised_budgets),
         ]
 
     def settings(self) -> dict[str, int]:
@@ -153,8 +160,8 @@ def all_maps(subject: Subject, plan: Plan, wanted: Set[Key]) -> Iterator[tuple[s
             found, wished = (BASELINES[method](clip, score, target, budget, plan.seed) for target in both)
             # One output, the log-odds: what lowers them is all that is known to speak against.
             yield method, budget, Maps(ranked=found, support=found, against=-wished, lowest=-wished)
-        elif method == "borex":
-            prior = "rise"
+        elif method in PRIOR_OF:
+            prior = PRIOR_OF[method]
             config = PerturbConfig(budget=budget, seed=plan.seed)
             refine = Refine(RefineConfig.model_validate({"method": method, "prior": prior}))
             answers = [explain_clip(clip, Perturb(config, method, prior), score, refine, (t,))[0] for t in both]
@@ -208,6 +215,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     parser.add_argument("--captum-budgets", type=int, nargs="*", default=list(BUDGETS))
     parser.add_argument("--borex-budgets", type=int, nargs="*", default=list(BOREX_BUDGETS))
+    parser.add_argument("--optimised-budgets", type=int, nargs="*", default=list(OPTIMISED_BUDGETS))
     parser.add_argument("--steps", type=int, default=CURVES["insertion"].steps)
     parser.add_argument("--data", type=Path, help="a folder with real models and footage")
     parser.add_argument("--only", choices=("demo", "squeezenet"), help="one of the models")
@@ -221,10 +229,11 @@ def main() -> None:
         budgets=tuple(args.budgets),
         captum_budgets=tuple(args.captum_budgets),
         borex_budgets=tuple(args.borex_budgets),
+        optimised_budgets=tuple(args.optimised_budgets),
         steps=args.steps,
     )
     if args.quick:
-        plan = Plan(budgets=(16, 32), captum_budgets=(32,), borex_budgets=(16,), steps=8)
+        plan = Plan(budgets=(16, 32), captum_budgets=(32,), borex_budgets=(16,), optimised_budgets=(48,), steps=8)
     half: Half = args.half
     seeds = EVALUATION_SEEDS if half == "evaluation" else DEVELOPMENT_SEEDS
     subjects = {"demo": demo_subjects(seeds, 2 if args.quick else args.clips)}

@@ -44,6 +44,7 @@ COLOURS = {
     "borex": "#cc79a7",
     "lime": "#009e73",
     "kernel-shap": "#d55e00",
+    "mask-optimisation": "#f0e442",
 }
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 360, 240, 46, 28, 10, 34
 

@@ -64,6 +64,9 @@ def data_folder(given: Path | None) -> Path | None:
 def measure_real(model: Model, engine: str = "local", seconds: float = 75.0, runs: int = 2) -> dict[str, Any]:
     """Figures of `runs` runs that score for `seconds` together, and of the bare model around them."""
     settings = {**model.settings, "budget": model.budget, "target": "0", "engine.kind": engine}
+    # The one scorer has as many threads as the bare model; on Ray the others run beside it, as they do on threads.
+    none = {stage: {"num_cpus": 0} for stage in ("decode", "refine", "sink", "coordinator")}
+    settings["engine.resources"] = {"score": {"num_cpus": os.cpu_count()}, **none}
     config = load_config(options={**settings, "engine.num_scorers": 1})
     box = load_box(**config.model.model_dump())
     assert isinstance(box, TorchBox)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.engine import Answer, Capacity, FramesLostError, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
 from pipeline.logs import LogLine, LogTray, log_again
-from pipeline.ray_cluster import actor_options, cluster_capacity, has_place, needs_of
+from pipeline.ray_cluster import actor_options, cluster_capacity, shortage
 from pipeline.work import StageName
 from pipeline.worker import Outcome, StageWorker, peak_memory
 from stages.errors import ResourceError
@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 MAX_SETUP_DEATHS = 5
 RELAUNCH_S = 1.0  # after a death while setting up; doubles with each further one
+WAIT_SAID_S = 15.0  # how long a stage may look for its first place before it is said
 LOOK_EVERY_S = 2.0  # how often the size of the cluster is asked
 MEMORY_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 10.0
@@ -93,6 +94,7 @@ class RayEngine:
         self._ray: Any = ray
         self._startup_s = startup_s
         self._since: dict[StageName, float] = {}  # when a stage was asked for
+        self._waiting: set[StageName] = set()  # stages of which it was said that they wait for a place
         self._actor_class = ray.remote(_Actor)
         self._slots: dict[tuple[StageName, int], _Slot] = {}
         self._pending: dict[Any, _Pending] = {}
@@ -191,13 +193,20 @@ class RayEngine:
             self._expect_place(plan, now)
 
     def _expect_place(self, plan: StagePlan, now: float) -> None:
-        """Give up when no worker of a stage has found a node that is made for it in all the time."""
-        is_up = any(slot.is_up for (name, _), slot in self._slots.items() if name == plan.name)
-        if is_up or now < self._since[plan.name] + self._startup_s or has_place(plan.resources):
+        """Say when no worker of a stage has found a place yet, and give up when none can be found in all the time."""
+        waited_s = now - self._since[plan.name]
+        if waited_s < min(WAIT_SAID_S, self._startup_s) or any(
+            slot.is_up for (name, _), slot in self._slots.items() if name == plan.name
+        ):
             return
-        needs = needs_of(plan.resources)
-        remedy = f"mend engine.resources.{plan.name}, add such a node, or wait longer (engine.startup_s)"
-        error = ResourceError("the cluster", f"no node offers {needs} for a worker of {plan.name}", remedy)
+        fact = shortage(plan.resources, [other.resources for other in self._plans.values()])
+        if fact is None or waited_s < self._startup_s:
+            if plan.name not in self._waiting:
+                _log.warning("stage=%s waits for a place: %s", plan.name, fact or "the cluster is busy")
+            self._waiting.add(plan.name)
+            return
+        remedy = "lower engine.resources, add nodes, or wait longer (engine.startup_s)"
+        error = ResourceError("the cluster", f"{fact}, so {plan.name} has no worker", remedy)
         self._said.append(WorkerDown(stage=plan.name, worker=0, problem=Problem(error=error, kind="ResourceError")))
         self._since[plan.name] = now
 

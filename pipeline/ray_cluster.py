@@ -1,5 +1,7 @@
 """What a Ray cluster offers, and what an actor asks of it."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.engine import Capacity
@@ -24,8 +26,32 @@ def needs_of(resources: Resources) -> dict[str, float]:
     return {name: amount for name, amount in own.items() if amount}
 
 
-def has_place(resources: Resources) -> bool:
-    """Whether a node that is alive is made for such an actor, free or not."""
+def shortage(resources: Resources, stages: Iterable[Resources]) -> str | None:
+    """Why there can be no place for such an actor while the cluster is what it is; None when it only has to wait.
+
+    `stages`: what one worker of each stage of this run occupies; this process (a coordinator) comes on top.
+    """
+    import ray
+
+    if not _has_node(resources):
+        return f"no node offers {_told(needs_of(resources))}"
+    own: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+    taken = Counter(own)
+    for each in stages:
+        taken.update(needs_of(each))
+    offered: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    short = {name: amount for name, amount in taken.items() if amount > offered.get(name, 0.0)}
+    if not short:
+        return None
+    there = {name: offered.get(name, 0.0) for name in short}
+    return f"all nodes offer {_told(there)}, and one worker for every stage with a coordinator takes {_told(short)}"
+
+
+def _told(amounts: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())
+
+
+def _has_node(resources: Resources) -> bool:
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]

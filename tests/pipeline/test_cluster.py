@@ -62,7 +62,16 @@ def test_a_driver_outside_the_cluster_gives_the_same_maps(tmp_path, nodes):
     expect_equal(local.path, tmp_path / "run")
 
 
-def test_what_no_node_offers_is_named(tmp_path, scene, nodes):
-    resources = {**ON_RAY["engine__resources"], "score": {"num_cpus": 0.5, "custom": {"unicorn": 1}}}
-    with pytest.raises(ResourceError, match=r"no node .*unicorn.*engine\.resources\.score"):
+@pytest.mark.parametrize(
+    ("score", "others", "words"),
+    [
+        ({"num_cpus": 0.5, "custom": {"unicorn": 1}}, 0.5, "no node offers 0.5 CPU, 1 unicorn, so score has no worker"),
+        ({"num_cpus": 1}, 1, r"all nodes offer \d CPU, and one worker for every stage .* takes"),
+    ],
+)
+def test_what_the_cluster_cannot_place_is_named(tmp_path, scene, nodes, score, others, words):
+    while len(nodes.nodes) > 1:
+        nodes.cluster.remove_node(nodes.nodes.pop(), allow_graceful=False)
+    resources = {stage: {"num_cpus": others} for stage in ON_RAY["engine__resources"]} | {"score": score}
+    with pytest.raises(ResourceError, match=words):
         explain(tmp_path / "run", scene, **{**ON_RAY, "engine__resources": resources, "engine__startup_s": 5})

@@ -52,7 +52,7 @@ class Casework:
         self.screened = ScreenedStore(Path(run))
         self._run = run
         self._decided = decided
-        self._perturb = Perturb(config.perturb, config.refine.method, config.refine.prior)
+        self._perturb = Perturb(config.perturb, config.refine.method, config.refine.prior, config.refine.parts)
         self._sent: dict[int, list[Piece]] = {}  # what a score task really asked
 
     def open_video(

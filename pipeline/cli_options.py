@@ -21,6 +21,9 @@ Target = Annotated[
     str | None, typer.Option("--target", "-t", help="A class name, an index, top1, second or top3; commas separate.")
 ]
 Budget = Annotated[int | None, typer.Option(help="Evaluations of the model for each clip.")]
+Tolerance = Annotated[
+    float | None, typer.Option(help="A clip is done when this much of its map is unknown; 0: when the budget is spent.")
+]
 Substrate = Annotated[str | None, typer.Option(help="What hides a voxel: blur, mean, noise, freeze or median.")]
 Engine = Annotated[str | None, typer.Option(help="local, ray or auto (ray for more than a minute of video).")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster to join: auto or ray://HOST:PORT.")]
@@ -57,6 +60,7 @@ SETTING_OF_OPTION = {
     "budget": "budget",
     "method": "method",
     "prior": "prior",
+    "tolerance": "tolerance",
     "substrate": "substrate",
     "engine": "engine.kind",
     "address": "engine.address",

@@ -32,6 +32,7 @@ SHORT_KEYS = {
     "seed": "perturb.seed",
     "method": "refine.method",
     "prior": "refine.prior",
+    "tolerance": "refine.tolerance",
     "substrate": "score.substrate",
     "device": "score.device",
 }

@@ -196,7 +196,7 @@ def _stability(clip: Clip, score: Score, target: int, config: Config, seeds: int
     found: dict[str, list[np.ndarray]] = {OURS: [], "random": []}
     for seed in range(config.seed + 1, config.seed + 1 + seeds):
         settings = config.perturb.model_copy(update={"seed": seed})
-        perturb = Perturb(settings, config.refine.method, config.refine.prior)
+        perturb = Perturb(settings, config.refine.method, config.refine.prior, config.refine.parts)
         (saliency,) = explain_clip(clip, perturb, score, refine, (target,))
         found[OURS].append(saliency.output("log_odds")[0])
         found["random"].append(BASELINES["random"](clip, score, target, 0, seed))

@@ -209,7 +209,8 @@ def _prior_details(posterior: Posterior) -> dict[str, float | str]:
     return {"prior_weight": posterior.prior_weight, "prior_beta": posterior.prior_beta[OUTPUTS.index("log_odds")]}
 
 
-@lru_cache(maxsize=4)
+# A bank of 1,024 that is asked in parts is looked at after nine prefixes (`parts.py`).
+@lru_cache(maxsize=10)
 def bank_design(spec: BankSpec, asked: bytes) -> Design:
     """The design of a bank's rows `asked` (int64 row numbers as bytes), computed once per process."""
     ids = np.frombuffer(asked, np.int64)

@@ -73,12 +73,13 @@ class Subject:
         perturb = self.perturb if seed is None else self.perturb.model_copy(update={"seed": seed})
         score = Score(config, lambda: box or self.box, seed=perturb.seed)
         score.setup()
-        refine = Refine(self.refine)
         target = self.target if target is None else target
         if masks is None:
-            first = score_clip(clip, Perturb(perturb, self.refine.method, self.refine.prior), score)
-            evidence, maps = explain_evidence(clip, first, score, refine, (target,))
+            ours = self.refine
+            first = score_clip(clip, Perturb(perturb, ours.method, ours.prior, ours.parts), score)
+            evidence, maps = explain_evidence(clip, first, score, Refine(ours), (target,))
         else:
+            refine = Refine(self.refine.model_copy(update={"tolerance": 0.0, "adaptive_share": 0.0}))
             answers = score.process(ScoreRequest(batches=masks, clips={clip.id: clip})).scores
             evidence = Evidence(clip_id=clip.id, masks=masks, scores=answers, content=clip.content)
             maps = refine.process(RefineRequest(evidence=evidence, targets=(target,))).maps

@@ -21,6 +21,8 @@ Grid = tuple[int, int, int]
 LOST_SHARE = 0.02
 # Where nothing differs from what replaces it nothing can matter, but for rounding: this share of the mean amplitude.
 MIN_AMPLITUDE = 0.05
+# Added to the variance of a drawn field, so that long length-scales can be factorised.
+JITTER = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,9 @@ class Covariance(Protocol):
     def expand(self, features: Float64[np.ndarray, "n f"]) -> Float64[np.ndarray, "n g"]:
         """A K for rows A given by their features."""
 
+    def draw(self, rng: np.random.Generator) -> Float64[np.ndarray, " g"]:
+        """A field with this covariance."""
+
 
 class Smooth:
     """K_t (x) K_y (x) K_x; the features of a row are the row itself."""
@@ -105,6 +110,11 @@ class Smooth:
     def expand(self, features: Float64[np.ndarray, "n g"]) -> Float64[np.ndarray, "n g"]:
         """A K, by one product along each axis."""
         return kron_apply(self.factors, features, self.grid)
+
+    def draw(self, rng: np.random.Generator) -> Float64[np.ndarray, " g"]:
+        """L z with L = L_t (x) L_y (x) L_x."""
+        roots = [np.linalg.cholesky(factor + JITTER * np.eye(len(factor))).T for factor in self.factors]
+        return np.asarray(kron_apply(roots, rng.standard_normal((1, len(self.variance))), self.grid)[0])
 
 
 class OnContent:
@@ -132,6 +142,11 @@ class OnContent:
         f_t, f_y, f_x = (root.T for root in self.roots)
         smooth = kron_apply((f_t, f_y, f_x), features, (len(f_t), len(f_y), len(f_x)))
         return np.asarray(smooth * self.amplitude)
+
+    def draw(self, rng: np.random.Generator) -> Float64[np.ndarray, " g"]:
+        """D F z."""
+        num = int(np.prod([root.shape[1] for root in self.roots]))
+        return np.asarray(self.expand(rng.standard_normal((1, num)))[0])
 
 
 def amplitude_of(content: UInt8[np.ndarray, "gt gh gw"]) -> Float64[np.ndarray, " g"]:

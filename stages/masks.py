@@ -211,5 +211,10 @@ def _random_cells(
     return field
 
 
+def soft_set(field: Field, keep: float) -> Field:
+    """The top `keep` share of a field as a mask like those of the bank: soft edges, softest in time."""
+    return _soft_threshold(_soften_time(field), keep)
+
+
 def _soften_time(keep: Field) -> Field:
     return gaussian_filter1d(keep, MIN_TIME_STD_CELLS, axis=0, mode="nearest") if keep.shape[0] > 1 else keep

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from stages.base import Settings
 from stages.masks import NUM_ANCHORS, grid_for
+from stages.parts import WHOLE, Parts
 from stages.priors import RISE_FAMILY, RISE_MASKS
 from stages.questions import MASK_OPTIMISATION, is_captum
 from stages.records import BankSpec, ClipInfo, MaskBatch
@@ -43,10 +44,11 @@ class PerturbConfig(Settings):
 class Perturb:
     """Recipes only: a bank specification and row numbers, the same for every clip of one model geometry."""
 
-    def __init__(self, config: PerturbConfig, method: str = "gp", prior: str = "none") -> None:
+    def __init__(self, config: PerturbConfig, method: str = "gp", prior: str = "none", parts: Parts = WHOLE) -> None:
         self.config = config
         self.method = method
         self.prior = prior
+        self.parts = parts
 
     def setup(self) -> None:
         """Nothing to load."""
@@ -54,8 +56,8 @@ class Perturb:
     def process(self, clip: ClipInfo, /) -> MaskBatch:
         """Row 0 keeps everything, row 1 replaces everything, the rest are the bank's masks in order.
 
-        The bank is as large as the budget, of which other priors, BOREx and mask optimisation ask only the first rows;
-        refinement asks for the rest. So the first round tells the whole budget.
+        The bank is as large as the budget, of which other priors, BOREx, mask optimisation and a bank in parts ask only
+        the first rows; refinement asks for the rest. So the first round tells the whole budget.
         """
         family = RISE_FAMILY if self.prior == "rise" else self.config.bank_family(self.method)
         spec = BankSpec(grid=grid_for(clip.shape), size=self.config.budget, seed=self.config.seed, family=family)
@@ -68,7 +70,10 @@ class Perturb:
         if self.prior == "rise":
             return NUM_ANCHORS + min(RISE_MASKS, (self.config.budget - NUM_ANCHORS) // 2)
         is_later = self.method in METHODS_THAT_ASK or is_captum(self.prior)
-        return NUM_ANCHORS if is_later else self.config.budget
+        if is_later:
+            return NUM_ANCHORS
+        budget = self.config.budget
+        return self.parts.stop(0, budget - self.parts.num_adaptive(budget - NUM_ANCHORS))
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -30,10 +30,19 @@ from stages.estimators import (
     weighted_mean,
 )
 from stages.masks import KEEP_ALL_ROW, NUM_ANCHORS, REPLACE_ALL_ROW
+from stages.parts import WHOLE, Parts
 from stages.priors import FORMS, expect_known, file_prior, is_file
 from stages.questions import MASK_OPTIMISATION, Question, is_captum
 from stages.records import OUTPUTS, Evidence, Fidelity, MaskBatch, SaliencyMap
-from stages.rounds import after_the_prior, mask_questions, next_windows, prior_questions, rest_of_bank
+from stages.rounds import (
+    after_the_prior,
+    evaluations_left,
+    mask_questions,
+    next_part,
+    next_windows,
+    prior_questions,
+    rest_of_bank,
+)
 
 Method = Literal["gp", "rise", "centred-rise", "occlusion", "borex", "mask-optimisation"]
 
@@ -56,7 +65,14 @@ class RefineConfig(Settings):
     method: Method = Field(default="gp", description="gp, rise, centred-rise, occlusion, borex or mask-optimisation")
     rivals: tuple[int, ...] = Field(default=(), description="class indices with an F-NTC map of their own")
     prior: str = Field(default="none", description=f"initial map that is refined: {FORMS}")
-
+    tolerance: float = Field(
+        default=0.0,
+        ge=0,
+        description="a clip is done when its map's variance is below this share of the map's square; 0: at the budget",
+    )
+    adaptive_share: float = Field(
+        default=0.0, ge=0, le=0.5, description="share of the masks that are chosen for each clip from its map so far"
+    )
     borex_batch: int = Field(default=1, ge=1, description="queries of BOREx between two fits; 1 is as published")
 
     @field_validator("prior")
@@ -66,10 +82,17 @@ class RefineConfig(Settings):
         return prior
 
     @model_validator(mode="after")
-    def _prior_is_used(self) -> "RefineConfig":
+    def _settings_are_used(self) -> "RefineConfig":
         if self.prior != "none" and self.method not in METHODS_WITH_PRIOR:
             raise ValueError(f"{self.method} takes no prior; use {' or '.join(METHODS_WITH_PRIOR)}")
+        if self.method != "gp" and self.parts != WHOLE:
+            raise ValueError(f"{self.method} has no posterior for tolerance and adaptive_share; use method gp")
         return self
+
+    @property
+    def parts(self) -> Parts:
+        """How the budget of a clip is cut into rounds."""
+        return Parts(tolerance=self.tolerance, adaptive_share=self.adaptive_share)
 
     @property
     def asks_inside(self) -> str | None:
@@ -115,9 +138,13 @@ class Refine:
         """One SaliencyMap per target, or more masks. Raises NumericsError when the evidence cannot carry a map."""
         # The matrices are small, and threads that wait for each other beside a busy scorer cost 80 times the work.
         with _blas().limit(limits=1, user_api="blas"):
-            if more := self._more(request.evidence, request.targets):
+            evidence, targets = request.evidence, request.targets
+            if more := self._more(evidence, targets):
                 return RefineResult(more=more)
-            return RefineResult(maps=tuple(self._map(request.evidence, target) for target in request.targets))
+            maps = tuple(self._map(evidence, target) for target in targets)
+            if not self.config.parts.is_enough(maps) and (more := next_part(evidence, targets, self.config.parts)):
+                return RefineResult(more=more)
+            return RefineResult(maps=maps)
 
     def _more(self, evidence: Evidence, targets: tuple[int, ...]) -> MaskBatch | None:
         """The next round: what is asked of the model itself first; with several targets the first asks for masks."""
@@ -129,9 +156,12 @@ class Refine:
             y = regression_targets(_scores(evidence)[1], targets[0])
             known, asked = self._with_prior(evidence, y, targets[0])
             return next_windows(known, asked, y[asked], num=self.config.borex_batch)
+        parts, more = self.config.parts, None
         if is_captum(self.config.prior):
-            return rest_of_bank(evidence)
-        return after_the_prior(evidence, self.config.method) if self.config.prior == "rise" else None
+            more = rest_of_bank(evidence, parts)
+        elif self.config.prior == "rise":
+            more = after_the_prior(evidence, self.config.method, parts)
+        return more if more or parts.tolerance else next_part(evidence, targets, parts)
 
     def _map(self, evidence: Evidence, target: int) -> SaliencyMap:
         ids, scores = _scores(evidence)
@@ -169,7 +199,7 @@ class Refine:
             reference=anchors[KEEP_ALL_ROW][0].astype(np.float32),
             replaced=anchors[REPLACE_ALL_ROW][0].astype(np.float32),
             num_evaluations=evidence.num_evaluations,
-            stop_reason="budget",
+            stop_reason="tolerance" if self.config.tolerance and evaluations_left(evidence) else "budget",
             details=estimate.details,
         )
 

@@ -6,10 +6,12 @@ The first round tells the budget: its bank is that large, whether all of it was 
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from stages.adaptive import chosen_masks
 from stages.borex import grids_for, next_ids, windows_of
 from stages.errors import NumericsError
 from stages.estimators import borex_answers, grid_of, prior_of
 from stages.masks import NUM_ANCHORS
+from stages.parts import WHOLE, Parts
 from stages.perturb import FAMILY_OF_METHOD
 from stages.questions import MASK_OPTIMISATION, MAX_STEPS, AttributionSpec, Question, captum_method, optimised_kinds
 from stages.records import BankSpec, Evidence, MaskBatch
@@ -21,26 +23,45 @@ def evaluations_left(evidence: Evidence) -> int:
     return 0 if first is None else max(first.size - evidence.num_evaluations, 0)
 
 
-def after_the_prior(evidence: Evidence, method: str) -> MaskBatch | None:
+def after_the_prior(evidence: Evidence, method: str, parts: Parts) -> MaskBatch | None:
     """After the masks of a RISE prior those of the method: the same rows as without a prior, only fewer."""
     first, left = evidence.masks[0].bank, evaluations_left(evidence)
     if first is None or not left or len(evidence.masks) > 1:
         return None
     spec = BankSpec(grid=first.grid, size=NUM_ANCHORS + left, seed=first.seed, family=FAMILY_OF_METHOD[method])
-    ids = np.arange(NUM_ANCHORS, spec.size)
-    return MaskBatch(clip_id=evidence.clip_id, round_idx=1, ids=ids, bank=spec)
+    return _next_rows(evidence, spec, NUM_ANCHORS, parts)
 
 
-def rest_of_bank(evidence: Evidence) -> MaskBatch | None:
+def rest_of_bank(evidence: Evidence, parts: Parts) -> MaskBatch | None:
     """After a prior that was asked of the model itself: the bank's masks after the anchors, as far as the budget goes.
 
     They are the first rows that every clip asks without a prior, so that all clips share one design.
     """
-    first, left = evidence.masks[0].bank, evaluations_left(evidence)
-    if first is None or not left or len(evidence.masks) > 1:
+    first = evidence.masks[0].bank
+    if first is None or not evaluations_left(evidence) or len(evidence.masks) > 1:
         return None
-    ids = np.arange(NUM_ANCHORS, NUM_ANCHORS + left)
-    return MaskBatch(clip_id=evidence.clip_id, round_idx=evidence.num_rounds, ids=ids, bank=first)
+    return _next_rows(evidence, first, NUM_ANCHORS, parts)
+
+
+def next_part(evidence: Evidence, targets: tuple[int, ...], parts: Parts) -> MaskBatch | None:
+    """The rows of the bank up to the next look, then masks chosen for this clip; None where no more are wanted."""
+    banks = [masks for masks in evidence.masks if masks.bank is not None]
+    if parts == WHOLE or not banks or banks[-1].bank is None:
+        return None
+    if more := _next_rows(evidence, banks[-1].bank, int(banks[-1].ids[-1]) + 1, parts):
+        return more
+    left = evaluations_left(evidence) if parts.adaptive_share else 0
+    return chosen_masks(evidence, targets, left) if left else None
+
+
+def _next_rows(evidence: Evidence, bank: BankSpec, start: int, parts: Parts) -> MaskBatch | None:
+    """A bank is as large as what may be asked of it, less the passes for a prior from inside the model."""
+    num_masks = bank.size - NUM_ANCHORS - sum(masks.num_evaluations for masks, _ in evidence.attributions)
+    stop = parts.stop(start, NUM_ANCHORS + num_masks - parts.num_adaptive(num_masks))
+    if stop <= start:
+        return None
+    ids = np.arange(start, stop)
+    return MaskBatch(clip_id=evidence.clip_id, round_idx=evidence.num_rounds, ids=ids, bank=bank)
 
 
 def prior_questions(evidence: Evidence, prior: str, targets: tuple[int, ...]) -> MaskBatch | None:

@@ -8,7 +8,7 @@ the map is large or unknown. All chance derives from (seed, clip, round).
 import numpy as np
 from jaxtyping import Float64
 
-from stages.estimators import content_design, design_of, grid_of, regression_targets, rows_of
+from stages.estimators import clip_design, grid_of, regression_targets, rows_of
 from stages.gp import Design, KernelDesign
 from stages.kernels import Kernel
 from stages.masks import NUM_ANCHORS, soft_set
@@ -17,9 +17,9 @@ from stages.seeds import clip_rng
 
 # Masks of a round; a rest of less than half a round goes with the one before.
 ROUND = 32
-# Pairs that are drawn, and the kernels they are drawn from: those with at least this share of the mixture.
+# Pairs that are drawn, and the kernels they are drawn from: those with at least this share of the best one's weight.
 NUM_CANDIDATES = 96
-MIN_SHARE = 0.05
+MIN_SHARE = 0.1
 # Share of the voxels in a set.
 SMALLEST, LARGEST = 0.05, 0.6
 
@@ -86,17 +86,14 @@ def _posterior(
     y = np.stack([regression_targets(scores, target)[:, OUTPUTS.index("log_odds")] for target in targets], axis=1)
     asked = np.concatenate([masks.ids for masks in evidence.masks]) >= NUM_ANCHORS
     shared = np.repeat([masks.bank is not None for masks in evidence.masks], [len(masks) for masks in evidence.masks])
-    content = evidence.content if evidence.content is not None and evidence.content.any() else None
-    design = design_of(evidence, asked & shared)
-    if content is not None:
-        design = content_design(design, content.shape, content.tobytes())
+    design = clip_design(evidence, asked & shared)
     found = design.posterior(y[asked & shared]).kernel_weights
-    weights = {kernel: weight for kernel, weight in found.items() if weight >= MIN_SHARE}
+    weights = {kernel: weight for kernel, weight in found.items() if weight >= MIN_SHARE * max(found.values())}
     if not shared.all():
-        kernels = [kernel for kernel in weights if not kernel.on_content]
-        design = Design(rows_of(evidence)[asked], grid_of(evidence), kernels)
-        if content is not None:
-            design = design.with_content(content, [kernel for kernel in weights if kernel.on_content])
+        smooth, own = ([kernel for kernel in weights if kernel.on_content == is_own] for is_own in (False, True))
+        design = Design(rows_of(evidence)[asked], grid_of(evidence), smooth)
+        if own and evidence.content is not None:
+            design = design.with_content(evidence.content, own)
     return design, weights, y[asked]
 
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import PlantedBox, scorer, textured_clip
+from planted import PlantedBox, auc, scorer, textured_clip
 
 from stages.adaptive import ROUND, chosen_masks, most_telling, posterior_draw
+from stages.content import content_of
 from stages.gp import Design
 from stages.kernels import Kernel, OnContent, Smooth
 from stages.masks import NUM_ANCHORS, grids_of
@@ -93,6 +94,19 @@ def test_a_share_and_a_tolerance_go_together(box):
     early, (part,) = explain(box, 160, adaptive_share=0.4, tolerance=1e9)
     assert [len(masks) for masks in early.masks] == [64]
     assert part.stop_reason == "tolerance"
+
+
+def test_a_box_that_does_not_look_is_asked_its_budget_and_found_out(box):
+    _, (saliency,) = explain(PlantedBox(box.clip, {}), 130, adaptive_share=0.5)
+    assert saliency.num_evaluations == 130
+    assert not saliency.fidelity["log_odds"].is_reliable
+
+
+def test_content_is_looked_at_in_every_round(box):
+    clip = replace(box.clip, content=content_of(box.clip.frames, "mean"))
+    evidence, (saliency,) = explain(PlantedBox(clip, box.evidence), 130, adaptive_share=0.5)
+    assert [len(masks) for masks in evidence.masks] == [66, ROUND, ROUND]
+    assert auc(saliency.output("log_odds")[0], box.truth(0) > 0) > 0.95
 
 
 def test_chance_derives_from_seed_clip_and_round(evidence):

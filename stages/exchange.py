@@ -73,11 +73,12 @@ class Subject:
         perturb = self.perturb if seed is None else self.perturb.model_copy(update={"seed": seed})
         score = Score(config, lambda: box or self.box, seed=perturb.seed)
         score.setup()
+        refine = Refine(self.refine)
         target = self.target if target is None else target
         if masks is None:
-            ours = self.refine
-            first = score_clip(clip, Perturb(perturb, ours.method, ours.prior, ours.parts), score)
-            evidence, maps = explain_evidence(clip, first, score, Refine(ours), (target,))
+            ours = Perturb(perturb, self.refine.method, self.refine.prior, self.refine.parts)
+            first = score_clip(clip, ours, score)
+            evidence, maps = explain_evidence(clip, first, score, refine, (target,))
         else:
             refine = Refine(self.refine.model_copy(update={"tolerance": 0.0, "adaptive_share": 0.0}))
             answers = score.process(ScoreRequest(batches=masks, clips={clip.id: clip})).scores

@@ -1,6 +1,8 @@
 """Boxes of which it is known whether they look at anything: planted evidence, and answers that are noise."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -14,6 +16,9 @@ FIRST_SEED = 700_000
 KINDS = ("constant", "normal", "student t, 2 df", "cauchy", "trend and noise", "trend and student t")
 SHAPE = (8, 24, 24)
 SUBSTRATE = "mean"
+# How planted evidence for and against a class comes together.
+FORMS = ("additive", "interaction", "saturation")
+Cuboid = tuple[slice, ...]
 
 
 @dataclass(eq=False)
@@ -21,11 +26,13 @@ class Planted:
     """A box whose evidence lies in some cuboids of a clip of noise: gains, size, bend and noise are drawn."""
 
     clip: Clip
-    parts: list[tuple[int, tuple[slice, ...], float]]
+    parts: list[tuple[int, Cuboid, float]]
     num_classes: int
     bend: float
     noise: torch.Generator
     noise_std: float
+    pairs: list[tuple[int, Cuboid, Cuboid, float]] = field(default_factory=list)  # both must be shown
+    substrate: str = SUBSTRATE
     device = torch.device("cpu")
     weights_sha256 = "planted"
 
@@ -46,6 +53,38 @@ class Planted:
             noise_std=float(rng.choice([0.0, 0.05, 0.15])),
         )
 
+    @classmethod
+    def undesirable(cls, form: str, seed: int, clip: Clip, substrate: str) -> "Planted":
+        """Support, F-TC and F-NTC for class 0 in places apart; with `interaction` the last two need two places each,
+        with `saturation` scores are bent at about half of what the parts add up to."""
+        rng = np.random.default_rng([FIRST_SEED, FORMS.index(form), seed])
+        support, hinders, hinders_too, speaks, speaks_too = _apart(rng, clip.shape, 5)
+        gains = [float(gain) for gain in rng.uniform(3, 6, 3)]
+        parts, pairs = [(0, support, gains[0])], []
+        if form == "interaction":
+            pairs = [(0, hinders, hinders_too, -2 * gains[1]), (1, speaks, speaks_too, 2 * gains[2])]
+        else:
+            parts += [(0, hinders, -gains[1]), (1, speaks, gains[2])]
+        return cls(
+            clip=clip,
+            parts=parts,
+            num_classes=5,
+            bend=2.0 if form == "saturation" else 0.0,
+            noise=torch.Generator().manual_seed(seed),
+            noise_std=0.05,
+            pairs=pairs,
+            substrate=substrate,
+        )
+
+    def places(self, class_idx: int, sign: int) -> np.ndarray:
+        """The pixels that speak for (1) or against (-1) a class, t y x."""
+        found = np.zeros(self.clip.shape, bool)
+        known = [(k, place, gain) for k, *places, gain in (*self.parts, *self.pairs) for place in places]
+        for k, place, gain in known:
+            if k == class_idx and gain * sign > 0:
+                found[place] = True
+        return found
+
     @property
     def spec(self) -> BoxSpec:
         t, h, w = self.clip.shape
@@ -60,19 +99,34 @@ class Planted:
         logits = torch.zeros(len(frames), self.num_classes)
         for k, place, gain in self.parts:
             logits[:, k] += gain * kept[(slice(None), *place)].mean((1, 2, 3))
+        for k, one, other, gain in self.pairs:
+            both = [kept[(slice(None), *place)].mean((1, 2, 3)) for place in (one, other)]
+            logits[:, k] += gain * both[0] * both[1]
         # Noise before the bend: a box that is saturated is quiet as well, so that its evidence is not drowned.
         logits = logits + self.noise_std * torch.randn(logits.shape, generator=self.noise)
         return self.bend * torch.tanh(logits / self.bend) if self.bend else logits
 
     def score(self) -> Score:
-        found = Score(ScoreConfig.model_validate({"device": "cpu", "substrate": SUBSTRATE}), lambda: self)
+        found = Score(ScoreConfig.model_validate({"device": "cpu", "substrate": self.substrate}), lambda: self)
         found.setup()
         return found
 
 
-def _cuboid(rng: np.random.Generator) -> tuple[slice, ...]:
-    sides = [max(2, round(size * rng.uniform(0.25, 0.6))) for size in SHAPE]
-    starts = [int(rng.integers(0, size - side + 1)) for size, side in zip(SHAPE, sides, strict=True)]
+def _apart(rng: np.random.Generator, shape: tuple[int, int, int], num: int) -> list[Cuboid]:
+    """Cuboids without a common pixel."""
+    while True:
+        found = [_cuboid(rng, shape, most=0.45) for _ in range(num)]
+        if not any(_overlap(a, b) for a, b in combinations(found, 2)):
+            return found
+
+
+def _overlap(a: Cuboid, b: Cuboid) -> bool:
+    return all(one.start < other.stop and other.start < one.stop for one, other in zip(a, b, strict=True))
+
+
+def _cuboid(rng: np.random.Generator, shape: Sequence[int] = SHAPE, most: float = 0.6) -> Cuboid:
+    sides = [max(2, round(size * rng.uniform(0.25, most))) for size in shape]
+    starts = [int(rng.integers(0, size - side + 1)) for size, side in zip(shape, sides, strict=True)]
     return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
 
 

@@ -13,7 +13,7 @@ import typer
 from pipeline import cli_options as opt
 from pipeline.cli_errors import EXIT_FAILED
 from pipeline.cli_errors import one_line_errors as _one_line_errors
-from pipeline.cli_sanity import sanity
+from pipeline.cli_sanity import sanity, substrates
 
 app = typer.Typer(
     name="heatreel",
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 app.command()(sanity)
+app.command()(substrates)
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its URI.")]
 

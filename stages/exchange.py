@@ -67,12 +67,10 @@ class Subject:
         seed: int | None = None,
     ) -> Explained:
         """Explain with anything exchanged; `masks` are all that is asked, where they are given."""
-        config = self.score if substrate is None else self.score.model_copy(update={"substrate": substrate})
-        clip = clip or self.clip
-        clip = replace(clip, content=content_of(clip.frames, config.substrate))
         perturb = self.perturb if seed is None else self.perturb.model_copy(update={"seed": seed})
-        score = Score(config, lambda: box or self.box, seed=perturb.seed)
-        score.setup()
+        score = self.scorer(box, substrate=substrate, seed=perturb.seed)
+        clip = clip or self.clip
+        clip = replace(clip, content=content_of(clip.frames, score.config.substrate))
         refine = Refine(self.refine)
         target = self.target if target is None else target
         if masks is None:
@@ -85,6 +83,13 @@ class Subject:
             evidence = Evidence(clip_id=clip.id, masks=masks, scores=answers, content=clip.content)
             maps = refine.process(RefineRequest(evidence=evidence, targets=(target,))).maps
         return Explained(evidence=evidence, saliency=maps[0])
+
+    def scorer(self, box: BlackBox | None = None, *, substrate: str | None = None, seed: int | None = None) -> Score:
+        """A set-up scorer of the box, or of another, under this substrate or another."""
+        config = self.score if substrate is None else self.score.model_copy(update={"substrate": substrate})
+        score = Score(config, lambda: box or self.box, seed=self.perturb.seed if seed is None else seed)
+        score.setup()
+        return score
 
 
 def similarity(found: Explained, base: Explained) -> float:

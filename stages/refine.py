@@ -257,11 +257,14 @@ def fidelity(y: Float64[np.ndarray, " n"], estimate: Estimate, output: int) -> F
     without_map = (y - estimate.trend_loo[:, output]) ** 2
     spread = float(((y - y.mean()) ** 2).sum())
     if y.std() < MIN_STD:
-        return Fidelity(q2=0.0, coverage=1.0, is_reliable=False)
+        return Fidelity(q2=0.0, coverage=1.0, is_reliable=False, skill=0.0, log_bayes=0.0)
     half = norm.ppf(0.5 + INTERVAL / 2) * np.sqrt(estimate.loo_var[:, output])
-    skill = 1 - error.sum() / max(float(without_map.sum()), 1e-300)
+    skill = float(1 - error.sum() / max(float(without_map.sum()), 1e-300))
+    log_bayes = float(estimate.log_bayes[output])
     return Fidelity(
         q2=float(1 - error.sum() / spread),
         coverage=float((np.sqrt(error) <= half).mean()),
-        is_reliable=bool(skill > MIN_SKILL and estimate.log_bayes[output] > MIN_LOG_BAYES),
+        is_reliable=skill > MIN_SKILL and log_bayes > MIN_LOG_BAYES,
+        skill=skill,
+        log_bayes=log_bayes,
     )

@@ -1,5 +1,6 @@
 """Maps and what is read from them: saliency, frames, regions, explanations, and failures where there is none."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,12 +21,16 @@ class Fidelity:
     """How far a map can be trusted, from held-out masks (METHOD.md, section 3).
 
     q2: leave-one-out predictive R^2 (1 is perfect, 0 is no better than the mean). coverage: share of held-out scores
-    inside their 90 % interval. `is_reliable` is the verdict that the report prints.
+    inside their 90 % interval. `is_reliable` is the verdict that the report prints; it rests on `skill`, the share of
+    the squared error beyond the keep-fraction that the map explains, and `log_bayes`, the evidence for it over no map.
+    Tables do not carry these two: NaN where a map is read back.
     """
 
     q2: float
     coverage: float
     is_reliable: bool
+    skill: float = math.nan
+    log_bayes: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -78,13 +78,18 @@ SUMMARIES: dict[str, Callable[[Cases], list[Line]]] = {
 
 
 def column(members: Iterable[Numbers], name: str) -> np.ndarray:
-    """One number of all cases."""
-    return np.array([found[name] for found in members], np.float64)
+    """One number of all cases; NaN where a case has none."""
+    return np.array([found.get(name) for found in members], np.float64)
 
 
 def mean_of(what: str, values: np.ndarray) -> Line:
     """A mean with its interval, and the worst and best case."""
-    return {"what": what, **asdict(bootstrap_interval(values)), "least": values.min(), "most": values.max()}
+    return {
+        "what": what,
+        **asdict(bootstrap_interval(values)),
+        "least": float(np.nanmin(values)),
+        "most": float(np.nanmax(values)),
+    }
 
 
 def differences(members: list[Numbers], pairs: Iterable[tuple[str, str]], model: str) -> list[Line]:

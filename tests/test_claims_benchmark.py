@@ -47,7 +47,9 @@ def test_f_tc_is_told_from_f_ntc() -> None:
     (name, case), *_ = claims.planted_cases(1, None)
     found = case()
     assert name == "additive, noise 0"
-    assert found["f_tc map, f_tc places"] > 0.9 > 0.6 > found["f_tc map, f_ntc places"]
+    # One of the few boxes whose other places lie above .6 (docs/benchmarks.md).
+    assert found["f_tc map, f_tc places"] > 0.95
+    assert found["f_tc map, f_ntc places"] < 0.75
     lines = {line["what"]: line for line in SUMMARIES["planted"]({name: found})}
     assert set(lines) == {f"{group}: {pair}" for group in ("all", "additive, noise") for pair in found}
     assert "f_ntc map, f_tc places" in words(lines.values())

@@ -32,10 +32,13 @@ def test_the_demo_clip_is_explained_under_every_substrate(tmp_path: Path) -> Non
     for row in content["substrates"]:
         assert 0 <= row["num_reliable"] <= 2
         assert all(0 <= row[name] <= 1 for name in ("own", "others", "p_shown", "p_left"))
-    assert len({row["p_shown"] for row in content["substrates"]}) == 1
+    # The untouched clip is the same under every substrate, but for rounding.
+    shown = [row["p_shown"] for row in content["substrates"]]
+    assert shown == pytest.approx([shown[0]] * len(shown), abs=1e-5)
     for name in NAMES:
         assert content["agreement"][name][name] == pytest.approx(1)
-        assert all(content["agreement"][name][other] == content["agreement"][other][name] for other in NAMES)
+        for other in NAMES:
+            assert content["agreement"][name][other] == pytest.approx(content["agreement"][other][name])
 
 
 def test_the_table_names_every_substrate_and_says_what_to_use(tmp_path: Path) -> None:

@@ -99,7 +99,10 @@ def borex(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarr
     if not len(told.y):
         raise NumericsError("budget", "no window was asked about", "raise --budget")
     found = refined_map(windows_of(grid_of(evidence)), told, prior_of(evidence), seed, evidence.clip_id)
-    return calibrated(rows_of(evidence)[asked], y, np.tile(found.reshape(1, -1), (y.shape[1], 1)), evidence)
+    maps = np.tile(found.reshape(1, -1), (y.shape[1], 1))
+    # What speaks for the target may well speak against others.
+    follows = np.isin(np.arange(len(maps)), [OUTPUTS.index("z_t"), OUTPUTS.index("log_odds")])
+    return calibrated(rows_of(evidence)[asked], y, maps, evidence, keeps_sign=follows)
 
 
 def borex_answers(
@@ -141,7 +144,7 @@ def optimised(
 
     A mask's map is 1 - m, scaled so that it sums to the change of the score that removing it made. Such a mask knows no
     uncertainty; variance and verdict are those of the other comparators: how well the map predicts masks that it has
-    not seen. One that predicts them only with its sign turned is never called reliable.
+    not seen.
     """
     untouched = np.concatenate([scores.values for scores in evidence.scores])[:1].astype(np.float64)
 
@@ -157,9 +160,7 @@ def optimised(
 
     z_t, lse_n = part("support", target) - part("f_tc", target), part("f_ntc", target)
     maps = np.stack([z_t, lse_n, z_t - lse_n, *(part("support", rival) for rival in rivals)])
-    judged = calibrated(rows_of(evidence)[asked], y, maps, evidence)
-    is_turned = (judged.mean * maps).sum(1) < 0
-    return replace(judged, mean=maps, log_bayes=np.where(is_turned, 0.0, judged.log_bayes))
+    return replace(calibrated(rows_of(evidence)[asked], y, maps, evidence), mean=maps)
 
 
 def _optimised_score(scores: Float64[np.ndarray, "1 k"], kind: Kind, class_idx: int) -> float:
@@ -238,12 +239,16 @@ def calibrated(
     y: Float64[np.ndarray, "n o"],
     maps: Float64[np.ndarray, "o g"],
     evidence: Evidence,
+    *,
+    keeps_sign: Bool[np.ndarray, " o"] | None = None,  # None: all do
 ) -> Estimate:
     """Scale each map so that y = b + c k + beta A h fits best (k: keep-fraction); leave-one-out from the hat matrix.
 
-    Without k, masks that keep much and their complements would decide the sign of beta, and could turn a map over.
+    Without k, masks that keep much and their complements would decide the sign of beta. A map that predicts scores only
+    when it is turned over is not turned over: it stays what its method says, and is never called reliable.
     """
     shape = maps.shape
+    is_turned = np.zeros(shape[0], bool)
     centred_map = maps - maps.mean(1, keepdims=True)
     mean, var = np.zeros(shape), np.zeros(shape)
     loo_mean, loo_var = np.zeros_like(y), np.zeros_like(y)
@@ -252,10 +257,11 @@ def calibrated(
         regressors = np.column_stack([np.ones(len(rows)), rows.mean(1), rows @ centred_map[o]])
         hat = regressors @ np.linalg.pinv(regressors)
         beta = np.linalg.lstsq(regressors, y[:, o], rcond=None)[0][2]
+        is_turned[o] = beta < 0 and (keeps_sign is None or keeps_sign[o])
         residual = y[:, o] - hat @ y[:, o]
         leverage = np.clip(np.diag(hat), 0, 1 - 1e-9)
         noise = residual @ residual / max(len(rows) - 3, 1)
-        mean[o] = beta * maps[o]
+        mean[o] = (-beta if is_turned[o] else beta) * maps[o]
         # The standard error of a voxel's own weight, on the same scale as the calibrated map.
         slope = float(np.abs(_slopes(rows, y[:, o])).mean())
         per_voxel = float(np.abs(mean[o]).mean()) / slope if slope > MIN_SLOPE else 0.0
@@ -267,7 +273,7 @@ def calibrated(
     trend_loo = y - (y - hat @ y) / (1 - np.clip(np.diag(hat), 0, 1 - 1e-9))[:, None]
     # These methods have no likelihood: held-out Gaussian log densities stand in for it.
     gain = ((y - trend_loo) ** 2).mean(0) / np.maximum(((y - loo_mean) ** 2).mean(0), 1e-300)
-    log_bayes = 0.5 * len(y) * np.log(np.maximum(gain, 1e-300))
+    log_bayes = np.where(is_turned, 0.0, 0.5 * len(y) * np.log(np.maximum(gain, 1e-300)))
     return Estimate(
         grid=grid_of(evidence),
         mean=mean,

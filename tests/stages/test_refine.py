@@ -8,9 +8,10 @@ import torch
 from planted import PlantedBox, auc, scorer, textured_clip
 from scipy.ndimage import binary_dilation
 
+from stages.estimators import calibrated, regression_targets, rows_of
 from stages.evidence import decompose
 from stages.perturb import Perturb, PerturbConfig
-from stages.records import Evidence, Scores
+from stages.records import OUTPUTS, Evidence, Scores
 from stages.refine import Refine, RefineConfig, RefineRequest, without_outliers
 from stages.single import explain_clip, score_clip
 
@@ -168,3 +169,16 @@ def test_occlusion_points_at_a_centre_of_which_a_glimpse_is_worth_little(box):
     evidence = score_clip(steep.clip, Perturb(PerturbConfig(budget=128), "occlusion"), scorer(steep))
     found = explain(evidence, method="occlusion").output("log_odds")[0]
     assert auc(found, steep.truth(TARGET) > 1) > 0.9
+
+
+def test_a_map_that_predicts_only_when_turned_over_is_not_turned_over(evidence):
+    y = regression_targets(evidence.scores[0].values.astype(np.float64), TARGET)
+    rows = rows_of(evidence)
+    right = np.stack([explain(evidence).output(name)[0].reshape(-1) for name in OUTPUTS])
+    for maps, is_right in ((right, True), (-right, False)):
+        found = calibrated(rows, y, maps, evidence)
+        assert ((found.mean * maps).sum(1) > 0).all()
+        assert (found.log_bayes > 5).all() == is_right
+    free = calibrated(rows, y, -right, evidence, keeps_sign=np.array([True, False, True]))
+    assert (free.mean[1] * right[1]).sum() > 0
+    assert free.log_bayes[1] > 5

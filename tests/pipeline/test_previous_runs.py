@@ -69,6 +69,17 @@ def test_one_clip_at_a_time_is_enough(tmp_path, scenes, undisturbed):
     expect_same_tables(undisturbed.path, summary.path)
 
 
+def test_rounds_that_depend_on_the_clip_before_are_the_same_whatever_the_order(tmp_path, scenes, monkeypatch):
+    """With a tolerance the clip before decides how many masks are asked, and its map goes back to the scorers."""
+    settings = {**CHAINED, "target": "top1", "budget": 96, "refine__tolerance": 0.02}
+    first = explain(tmp_path / "first", scenes[0], **settings)
+    assert {row["stop_reason"] for row in rows_of(first.path)} <= {"tolerance", "budget"}
+    monkeypatch.setattr(fleet, "LocalEngine", ShufflingEngine)
+    second = explain(tmp_path / "second", scenes[0], **settings, engine__num_refiners=2, engine__num_scorers=2)
+    expect_same_tables(first.path, second.path)
+    assert verify_run(second.path).is_ok
+
+
 def test_an_interrupted_run_goes_on_to_the_same_maps(tmp_path, scenes, undisturbed):
     options = {"box__fault": "interrupt", "box__marker": tmp_path, "box__every": 12, "engine__window_clips": 2}
     first = explain(tmp_path / "run", *scenes, **CHAINED, **options)

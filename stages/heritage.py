@@ -48,14 +48,16 @@ def with_heritage(
     target: int,
     before: Heritage | None,
     frame_idx: Int64[np.ndarray, " t"] | None,
-    *,
-    has_prior: bool,
+    kind: str,
     is_pooled: bool,
 ) -> tuple[Evidence, dict[str, str]]:
-    """The evidence with what the clip before left, and why there is no prior where one was asked for."""
+    """The evidence with what the clip before left, and why there is no prior where one was asked for.
+
+    `kind` of prior that was asked for; `is_pooled`: kernels are weighed along the video.
+    """
     if is_pooled and before is not None:
         evidence = replace(evidence, kernel_evidence=before.log_evidence[target])
-    if not has_prior:
+    if kind != PREVIOUS:
         return evidence, {}
     prior = None if before is None or frame_idx is None else before.prior_for(frame_idx, target)
     notes = {} if prior is not None else {"no_prior": why_no_prior(evidence.clip_id, before)}

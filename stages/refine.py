@@ -188,12 +188,7 @@ class Refine:
     def _map(self, request: RefineRequest, target: int) -> tuple[SaliencyMap, KernelEvidence]:
         """The map, and what the clips of the video so far say of the kernels."""
         evidence, notes = with_heritage(
-            request.evidence,
-            target,
-            request.before,
-            request.frame_idx,
-            has_prior=self.config.prior == PREVIOUS,
-            is_pooled=self.config.pool_kernels,
+            request.evidence, target, request.before, request.frame_idx, self.config.prior, self.config.pool_kernels
         )
         ids, scores = _scores(evidence)
         anchors = {row: scores[ids == row] for row in (KEEP_ALL_ROW, REPLACE_ALL_ROW)}

@@ -120,16 +120,16 @@ class Admission:
         return None
 
     def _next_read(self, video: Video, clips: int) -> Job | None:
-        while video.again:
-            job = self.ledger.jobs.get(video.again[0])
+        for job_id in list(video.again):
+            job = self.ledger.jobs.get(job_id)
             if job is not None and job.nbytes == 0:
                 if not self.ledger.window.has_bytes(self.ledger.clip_bytes):
-                    return None
+                    continue  # one behind it may hold the bytes that it waits for
                 self.ledger.hold(job, self.ledger.clip_bytes)
-            video.again.popleft()
+            video.again.remove(job_id)
             if job is not None:
                 return job
-        if self.ledger.is_stopping or not self.ledger.window.has_room(clips, self.ledger.clip_bytes):
+        if video.again or self.ledger.is_stopping or not self.ledger.window.has_room(clips, self.ledger.clip_bytes):
             return None
         if video.phase == "verify" and video.verify:
             job = self.ledger.start(video, video.verify.popleft(), "verify")

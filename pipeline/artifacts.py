@@ -26,7 +26,8 @@ _KEYS = [("video_id", _S), ("target_idx", _I), ("target", _S)]
 
 # frames: means over the frame's grid in log-odds per 1 % of the clip; uncertainty: the same of the posterior sd of
 # net. clips: evidence totals in units of the score (their sum over the grid); prior_weight: posterior probability that
-# the prior is of use, prior_beta: the factor it enters the log-odds map with (empty where the method fits none).
+# the prior is of use, prior_beta: the factor it enters the log-odds map with (empty where the method fits none),
+# no_prior: why a clip has none although `prior previous` was asked for.
 # regions: mass in units of the score.
 SCHEMAS: Mapping[Table, pa.Schema] = {
     "clips": pa.schema(
@@ -39,7 +40,7 @@ SCHEMAS: Mapping[Table, pa.Schema] = {
             ("rivals", pa.map_(_S, _F)),
             *[("q2", _F), ("coverage", _F), ("q2_z_t", _F), ("q2_lse_n", _F), ("is_reliable", _B)],
             *[("method", _S), ("evaluations", _I), ("stop_reason", _S), ("seconds", _F)],
-            *[("prior_weight", _F), ("prior_beta", _F), ("is_prior_refused", _B)],
+            *[("prior_weight", _F), ("prior_beta", _F), ("is_prior_refused", _B), ("no_prior", _S)],
         ]
     ),
     "frames": pa.schema(

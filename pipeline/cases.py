@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from pipeline.engine import Frames
 from pipeline.work import Piece, Purpose
 from stages.box import BoxSpec
+from stages.heritage import Heritage
 from stages.records import ClipId, ClipInfo, Evidence, MaskBatch, SaliencyMap, Scores, VideoSource
 from stages.refine import RefineRequest
 from stages.targets import mean_probabilities, needs_scores, resolve_targets
@@ -31,7 +32,17 @@ class VideoCase:
     questions: dict[int, MaskBatch] = field(default_factory=dict)  # by clip
     answers: dict[int, Scores] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    left: dict[int, Heritage] = field(default_factory=dict)  # by clip, for the one after it
     is_begun: bool = False  # a clip of it was taken in, to be explained or screened
+
+    def hand_on(self, left: Heritage | None) -> None:
+        """Keep what a clip that is final leaves."""
+        if left is not None:
+            self.left[left.clip_id.clip_idx] = left
+
+    def goes_to_sink(self, clip_idx: int) -> None:
+        """The clips before are done with; should they be written again, they are refined again, from the first on."""
+        self.left = {idx: left for idx, left in self.left.items() if idx >= clip_idx}
 
     def clips_to_look_at(self, target: str) -> list[int]:
         """Clips spread over the video that decide what the target is; none where that is known."""
@@ -100,7 +111,8 @@ class ClipCase:
         row: np.ndarray = self.rounds[0][1].values[0]
         return row
 
-    def refine_request(self, targets: tuple[int, ...]) -> RefineRequest:
+    def refine_request(self, targets: tuple[int, ...], before: Heritage | None) -> RefineRequest:
         """All that is known of the clip."""
-        content = None if self.info is None else self.info.content
-        return RefineRequest(evidence=Evidence.of(self.id, self.rounds, content=content), targets=targets)
+        assert self.info is not None, f"{self.id} was not read"
+        evidence = Evidence.of(self.id, self.rounds, content=self.info.content)
+        return RefineRequest(evidence=evidence, targets=targets, frame_idx=self.info.frame_idx, before=before)

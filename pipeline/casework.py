@@ -124,7 +124,8 @@ class Casework:
             case.info, case.rounds = self.journal.info(case.id), self.journal.rounds(case.id)
         if case is None or case.info is None or not case.rounds:
             return None
-        return case.refine_request(self.targets_of(case))
+        before = self.videos[case.id.video_id].left.get(case.id.clip_idx - 1)
+        return case.refine_request(self.targets_of(case), before)
 
     def sink_request(self, task: SinkTask) -> SinkRequest:
         """What is to be written, with all that a new worker would have to know."""
@@ -135,6 +136,7 @@ class Casework:
             assert case.info is not None
             clips.append(FinishedClip(info=case.info, maps=case.maps, seconds=case.seconds))
             video.num_frames = max(video.num_frames, case.info.covers[1])
+            video.goes_to_sink(case.id.clip_idx)
         is_first, video.epoch = video.epoch != task.epoch, task.epoch
         assert video.targets is not None
         return SinkRequest(
@@ -225,6 +227,7 @@ class Casework:
         if case is None or result.more is None:
             if case is not None:
                 case.maps = result.maps
+                self.videos[case.id.video_id].hand_on(result.left)
                 self._note_what_scores_hide(case)
             return 0, 0
         case.ask(result.more)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Method = Annotated[str | None, typer.Option(help="gp, borex, rise, centred-rise, occlusion or mask-optimisation.")]
 Prior = Annotated[
-    str | None, typer.Option(help="Initial map that is refined: none, rise, FILE.npz, captum:NAME[@LAYER].")
+    str | None, typer.Option(help="Initial map that is refined: none, rise, previous, FILE.npz, captum:NAME[@LAYER].")
 ]
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="demo, torchvision:NAME, pytorchvideo:NAME, python:FILE.py:FACTORY.")

@@ -148,7 +148,8 @@ class Coordinator:
             self.scheduler.ledger.window.forget_rounds()
         peek, done = self.casework.open_video(source, order, assignment.targets)
         self.stats.expect(self.casework.videos[source.id].expected_clips, is_screening=order.is_screening)
-        self.scheduler.add_video(source.id, peek=peek, done=done, order=order)
+        is_chained = self.casework.config.refine.is_chained
+        self.scheduler.add_video(source.id, peek=peek, done=done, order=order, is_chained=is_chained)
 
     def _heed_stop(self, now: float) -> None:
         if self._num_stops and self._stop_by is None:

@@ -42,8 +42,17 @@ class Job:
 class Video:
     """One open video: what to read next, what waits for its turn to be written."""
 
-    def __init__(self, name: str, *, peek: Iterable[int], done: Iterable[int], order: Order = EVERYTHING) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        peek: Iterable[int],
+        done: Iterable[int],
+        order: Order = EVERYTHING,
+        is_chained: bool = False,
+    ) -> None:
         self.name = name
+        self.is_chained = is_chained  # clips are refined one after the other
         self.only = order.only
         self._wanted_stop = 0 if order.only is None else max(order.only, default=-1) + 1
         self.is_screening = order.is_screening  # clips end with their first round; nothing is written
@@ -52,7 +61,7 @@ class Video:
         self.is_gated = bool(self.peeks)  # refinement waits for the target
         self.num_peeks = len(self.peeks)  # not yet answered
         self.is_unseen = 0 in self.peeks  # the first look at clip 0 may show that it is all there is
-        self.held: list[int] = []  # jobs that wait at the gate
+        self.held: list[int] = []  # jobs that wait at the gate, or for the clip before them
         self.replays = deque(() if order.is_screening else sorted(self.done))
         self.num_replaying = 0
         self.next_idx = 0
@@ -100,6 +109,11 @@ class Video:
         """There is no clip from `clip_idx` on, besides those in the journal."""
         self.end_idx = clip_idx if self.end_idx is None else min(self.end_idx, clip_idx)
 
+    def has_settled(self, clip_idx: int) -> bool:
+        """Whether the maps of this clip are final, or will never come."""
+        is_left_out = clip_idx in self.skipped or self._is_unwanted(clip_idx)
+        return clip_idx < self.next_sink or clip_idx in self.ready or is_left_out
+
     def take_ready(self, most: int) -> list[int]:
         """The next refined jobs in clip order, without gaps."""
         taken: list[int] = []
@@ -144,6 +158,8 @@ class Video:
     def end_here(self) -> None:
         """Begin no further clip; those that were begun are all there is."""
         if self.phase == "stream":
+            gaps = set(range(self.next_idx, max(self.done, default=0))) - self.done  # before clips of the journal
+            self.skipped |= gaps
             self.end_at(self.next_idx)
             self.num_peeks -= len(self.peeks)
             self.is_unseen &= 0 not in self.peeks

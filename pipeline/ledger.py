@@ -42,14 +42,27 @@ class Ledger:
         return job
 
     def queue(self, job: Job, stage: StageName) -> None:
-        """Let a job wait for a stage; refinement waits until the target is known."""
+        """Let a job wait for a stage; refinement is held until the target is known, and in a chain the clip before.
+
+        The clip before may have to be read yet, so a clip held for it lets go of its pixels.
+        """
         video = self.videos[job.video]
         if stage == "decode":
             video.again.append(job.id)
         elif video.is_gated:
             video.held.append(job.id)
+        elif video.is_chained and not video.has_settled(job.clip_idx - 1):
+            self.drop_frames(job)
+            video.held.append(job.id)
         else:
             self.to_refine.append(job.id)
+
+    def queue_held(self, video: Video) -> None:
+        """Something that refinement waited for has come about."""
+        held, video.held = video.held, []
+        for job_id in held:
+            if job := self.jobs.get(job_id):
+                self.queue(job, "refine")
 
     def ask(self, job: Job, now: float) -> None:
         """Let the current round of a job wait for the scorers."""
@@ -78,12 +91,14 @@ class Ledger:
         for video in self.videos.values():
             video.stop()
             self.check_peeks(video)
+            self.queue_held(video)
 
     def begin_no_more(self) -> None:
         """Begin no further clip; those that were begun go the whole way, and their videos end in good order."""
         for video in self.videos.values():
             video.end_here()
             self.check_peeks(video)
+            self.queue_held(video)
 
     def give_up(self, job: Job, stage: StageName) -> None:
         """A stage could not do a job: the clip is left out, the rest of the video goes on."""
@@ -91,6 +106,7 @@ class Ledger:
         if job.is_in_stream:
             video.skip(job.clip_idx)
         self.end(job, stage)
+        self.queue_held(video)
 
     def end(self, job: Job, failed_in: StageName | None = None) -> None:
         """The job leaves the pipeline, well or not."""

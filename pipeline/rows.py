@@ -125,6 +125,7 @@ def _prior(saliency: SaliencyMap) -> dict[str, Any]:
         "prior_weight": weight,
         "prior_beta": beta,
         "is_prior_refused": None if weight is None else float(weight) < 0.5,
+        "no_prior": saliency.details.get("no_prior"),
     }
 
 

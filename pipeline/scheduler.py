@@ -6,7 +6,8 @@ every answer with `decoded`, `scored`, `refined`, `sunk` or `failed`. What follo
 Why this cannot deadlock: a clip takes its credit (a place and bytes in the window) once, before it is read, and keeps
 it until it is written, so rounds that come back from refinement need no room. Clips of a video are taken in order; one
 that waits to be written waits only for earlier clips of its video, which hold credits already, or for replays, which
-have credits of their own in every video. Peeks come before the clips that wait for their target.
+have credits of their own in every video; so does one that waits, without pixels, for the clip before it to be refined
+(a chain). Peeks come before the clips that wait for their target.
 """
 
 import heapq
@@ -55,17 +56,25 @@ class Scheduler:
         return min(self.limits.max_videos - streaming, 2 * self.limits.max_videos - len(self.ledger.videos))
 
     def add_video(
-        self, name: str, *, peek: Iterable[int] = (), done: Iterable[int] = (), order: Order = EVERYTHING
+        self,
+        name: str,
+        *,
+        peek: Iterable[int] = (),
+        done: Iterable[int] = (),
+        order: Order = EVERYTHING,
+        is_chained: bool = False,
     ) -> None:
-        """Open a video. `peek`: clips to look at before the target is known; `done`: clips found in the journal."""
-        self.ledger.videos[name] = Video(name, peek=peek, done=done, order=order)
+        """Open a video. `peek`: clips to look at before the target is known; `done`: clips found in the journal.
+
+        `is_chained`: a clip is refined when the clip before it is final.
+        """
+        self.ledger.videos[name] = Video(name, peek=peek, done=done, order=order, is_chained=is_chained)
 
     def open_gate(self, name: str) -> None:
         """The target of this video is known: its clips may be refined."""
         if video := self.ledger.videos.get(name):
             video.is_gated = False
-            self.ledger.to_refine.extend(video.held)
-            video.held.clear()
+            self.ledger.queue_held(video)
 
     def drop_video(self, name: str) -> None:
         """Give up a video: what has been written is closed, the rest is forgotten."""
@@ -150,6 +159,7 @@ class Scheduler:
                 video.end_at(job.clip_idx)
                 video.skip(job.clip_idx)
             self.ledger.end(job)
+            self.ledger.queue_held(video)
             return
         if is_last and is_streamed:
             video.end_at(job.clip_idx + 1)
@@ -197,7 +207,9 @@ class Scheduler:
         job.attempts = 0
         if more_rows == 0:
             self.ledger.drop_frames(job)
-            self.ledger.videos[job.video].ready[job.clip_idx] = job.id
+            video = self.ledger.videos[job.video]
+            video.ready[job.clip_idx] = job.id
+            self.ledger.queue_held(video)
             return
         job.rows, job.num_scored, job.round_idx = more_rows, 0, round_idx
         if job.has_frames:

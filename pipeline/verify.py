@@ -15,6 +15,7 @@ from pipeline.screened import FOLDER, ScreenedStore
 from pipeline.summaries import VideoSummary
 from stages.aggregate import Stitcher
 from stages.errors import ExplainError
+from stages.heritage import Heritage
 from stages.records import ClipInfo, Evidence, FrameMap, SaliencyMap
 from stages.refine import Refine, RefineConfig, RefineRequest
 from stages.sources import current_sha256
@@ -95,17 +96,23 @@ def replay(
     journal: Journal, video_id: str, targets: tuple[int, ...], refine: Refine
 ) -> Iterator[tuple[ClipInfo, tuple[SaliencyMap, ...]]]:
     """The clips of a video with their maps, computed from what the box once answered; damaged clips are left out."""
+    before: Heritage | None = None
     for clip_id in journal.clips(video_id):
         info, rounds = journal.info(clip_id), journal.rounds(clip_id)
         if info is None or not rounds:
             continue
         try:
             evidence = Evidence.of(clip_id, rounds, content=info.content)
-            maps = refine.process(RefineRequest(evidence=evidence, targets=targets)).maps
+            if before is not None and before.clip_id.clip_idx != clip_id.clip_idx - 1:
+                before = None
+            found = refine.process(
+                RefineRequest(evidence=evidence, targets=targets, frame_idx=info.frame_idx, before=before)
+            )
         except ExplainError:  # what could not be computed then is not there now
             continue
-        if maps:
-            yield info, maps
+        before = found.left
+        if found.maps:
+            yield info, found.maps
 
 
 class _Store:

@@ -5,7 +5,7 @@ one factor that makes it predict the scores best (least squares): ranks are unto
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 from stages.borex import Answers, answers, refined_map, windows_of
 from stages.errors import NumericsError
 from stages.gp import Design, Posterior
+from stages.kernels import KernelEvidence
 from stages.masks import Grid, grids_of
 from stages.questions import Kind, Question
 from stages.records import OUTPUTS, BankSpec, ClipId, Evidence, MaskBatch
@@ -37,6 +38,7 @@ class Estimate:
     trend_loo: Float64[np.ndarray, "n o"]  # what the keep-fraction alone predicts
     log_bayes: Float64[np.ndarray, " o"]  # log evidence for a map over no map
     details: dict[str, float | str]
+    kernel_evidence: KernelEvidence = field(default_factory=dict)  # where the method has kernels
 
 
 def regression_targets(
@@ -52,7 +54,7 @@ def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float
     """The default (METHOD.md, section 3): a GP on the voxels, mixed over kernels. `asked` leaves out the anchors."""
     design = clip_design(evidence, asked)
     prior = prior_of(evidence)
-    posterior = design.posterior(y, None if prior is None else prior.reshape(-1))
+    posterior = design.posterior(y, None if prior is None else prior.reshape(-1), evidence.kernel_evidence)
     best = max(posterior.kernel_weights, key=lambda kernel: posterior.kernel_weights[kernel])
     return Estimate(
         grid=design.grid,
@@ -69,6 +71,7 @@ def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float
             "content_weight": sum(weight for kernel, weight in posterior.kernel_weights.items() if kernel.on_content),
             **_prior_details(posterior),
         },
+        kernel_evidence=posterior.kernel_evidence,
     )
 
 

@@ -25,9 +25,11 @@ from stages.kernels import (
     Covariance,
     Grid,
     Kernel,
+    KernelEvidence,
     OnContent,
     Smooth,
     amplitude_of,
+    known_of,
 )
 
 # A kernel whose weight is below this share of the mixture changes nothing that can be seen.
@@ -111,6 +113,7 @@ class Posterior:
     trend_loo: Float64[np.ndarray, "n o"]  # of the trend in the keep-fraction alone, without a map
     log_bayes: Float64[np.ndarray, " o"]  # log evidence for a map over no map (the trend and noise alone)
     kernel_weights: dict[Kernel, float]
+    kernel_evidence: dict[Kernel, float]  # log evidence of these scores alone, all outputs together
     prior_weight: float = 0.0  # posterior odds share of kernels that use the prior map
     prior_beta: tuple[float, ...] = ()  # the factor it enters each output with, averaged over the mixture
 
@@ -167,17 +170,25 @@ class Design:
             self._designs[key] = KernelDesign(self.centred, self._complement, covariance)
         return self._designs[key]
 
-    def posterior(self, y: Float64[np.ndarray, "n o"], prior: Float64[np.ndarray, " g"] | None = None) -> Posterior:
+    def posterior(
+        self,
+        y: Float64[np.ndarray, "n o"],
+        prior: Float64[np.ndarray, " g"] | None = None,
+        kernel_evidence: KernelEvidence | None = None,
+    ) -> Posterior:
         """Map, variance and leave-one-out predictions of all outputs, mixed over kernels by marginal likelihood.
 
-        `prior` is an initial map of any scale and sign, or None. All outputs share one set of kernel weights (that of
+        `prior` is an initial map of any scale and sign, or None. `kernel_evidence` of other clips counts in the weights
+        of the kernels, and not in the verdict on this clip. All outputs share one set of kernel weights (that of
         their summed likelihood), so that the maps of outputs that are sums of others are the sums of their maps:
         net = s_TC - s_NTC holds to rounding.
         """
         found = None if prior is None else prior_map(self.centred, prior)
         options, log_odds = self._options(found)
         log_likelihood = self._log_likelihoods(y, options, found)
-        weights = _weights(options, log_likelihood.sum(1) + log_odds)
+        found_here = log_likelihood.sum(1) + log_odds
+        elsewhere = known_of(kernel_evidence or {}, tuple(kernel for kernel, _ in options))
+        weights = _weights(options, found_here + elsewhere)
         mean = np.zeros((y.shape[1], self.centred.shape[1]))
         second = np.zeros_like(mean)
         loo_mean, loo_second = np.zeros_like(y), np.zeros_like(y)
@@ -219,6 +230,9 @@ class Design:
                 kernel: sum(weight for (other, _), weight in weights.items() if other == kernel)
                 for kernel, _ in weights
             },
+            kernel_evidence=dict(
+                zip(self.kernels, logsumexp(found_here.reshape(len(self.kernels), -1), axis=1).tolist(), strict=True)
+            ),
             prior_weight=sum(weight for (_, tau), weight in weights.items() if tau),
             prior_beta=() if found is None else tuple(float(factor) for factor in beta),
         )

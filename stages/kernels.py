@@ -7,13 +7,14 @@ evidence, for or against; it only says where evidence may lie, and follows the b
 Both act on rows over the grid through `features`; neither forms a matrix over all voxels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float64, UInt8
+from scipy.special import logsumexp
 
 Grid = tuple[int, int, int]
 
@@ -37,6 +38,8 @@ class Kernel:
     noise: float
     on_content: bool = False
 
+
+KernelEvidence = Mapping[Kernel, float]  # log evidence that scores gave for each
 
 NOISES = (0.05, 0.3, 1.5)
 # Short, medium and long in space; a few frames, half the clip and nearly static in time (METHOD.md: wide lists win).
@@ -147,6 +150,21 @@ class OnContent:
         """D F z."""
         num = int(np.prod([root.shape[1] for root in self.roots]))
         return np.asarray(self.expand(rng.standard_normal((1, num)))[0])
+
+
+def added(so_far: KernelEvidence, own: KernelEvidence) -> KernelEvidence:
+    """Log evidence of two sets of clips together."""
+    kernels = tuple(dict.fromkeys((*so_far, *own)))
+    sums = known_of(so_far, kernels) + known_of(own, kernels)
+    return dict(zip(kernels, sums.tolist(), strict=True))
+
+
+def known_of(log_evidence: KernelEvidence, kernels: tuple[Kernel, ...]) -> Float64[np.ndarray, " kernels"]:
+    """The log evidence of `kernels`; for one that those clips did not have, that of their mixture: no opinion."""
+    if not log_evidence:
+        return np.zeros(len(kernels))
+    mixture = float(logsumexp(list(log_evidence.values())) - np.log(len(log_evidence)))
+    return np.array([log_evidence.get(kernel, mixture) for kernel in kernels])
 
 
 def amplitude_of(content: UInt8[np.ndarray, "gt gh gw"]) -> Float64[np.ndarray, " g"]:

@@ -1,4 +1,5 @@
-"""Initial maps that refinement starts from (`--prior`): a RISE map of the clip's own first masks, Captum's, or a file.
+"""Initial maps that refinement starts from (`--prior`): a RISE map of the clip's own first masks, Captum's, a file, or
+the map of the clip before (`heritage.py`).
 
 A prior has any scale and may be wrong: the default method fits the factor it enters with and can refuse it
 (`directions.py`), BOREx takes it as the mean of its Gaussian process, as published (`borex.py`).
@@ -11,11 +12,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from stages.errors import ConfigError
+from stages.heritage import PREVIOUS
 from stages.masks import Grid
 from stages.questions import captum_method, is_captum
 from stages.regrid import regrid
 
-FORMS = "none, rise, FILE.npy, FILE.npz or captum:NAME[@LAYER]"
+FORMS = "none, rise, previous, FILE.npy, FILE.npz or captum:NAME[@LAYER]"
 FILE_SUFFIXES = (".npy", ".npz")
 
 # Masks that a RISE prior is made of, as published with BOREx; never more than half of the budget.
@@ -32,7 +34,7 @@ def expect_known(prior: str) -> None:
     """Raise ValueError when `prior` has none of the known forms."""
     if is_captum(prior):
         captum_method(prior)
-    elif prior not in ("none", "rise") and not is_file(prior):
+    elif prior not in ("none", "rise", PREVIOUS) and not is_file(prior):
         raise ValueError(f"{prior!r} is no prior; use {FORMS}")
 
 

@@ -29,6 +29,8 @@ from stages.estimators import (
     rows_of,
     weighted_mean,
 )
+from stages.heritage import PREVIOUS, Heritage, with_heritage
+from stages.kernels import KernelEvidence, added
 from stages.masks import KEEP_ALL_ROW, NUM_ANCHORS, REPLACE_ALL_ROW
 from stages.parts import WHOLE, Parts
 from stages.priors import FORMS, expect_known, file_prior, is_file
@@ -73,6 +75,9 @@ class RefineConfig(Settings):
     adaptive_share: float = Field(
         default=0.0, ge=0, le=0.5, description="share of the masks that are chosen for each clip from its map so far"
     )
+    pool_kernels: bool = Field(
+        default=False, description="gp: kernels are weighed by the evidence of all clips of the video so far"
+    )
     borex_batch: int = Field(default=1, ge=1, description="queries of BOREx between two fits; 1 is as published")
 
     @field_validator("prior")
@@ -87,12 +92,19 @@ class RefineConfig(Settings):
             raise ValueError(f"{self.method} takes no prior; use {' or '.join(METHODS_WITH_PRIOR)}")
         if self.method != "gp" and self.parts != WHOLE:
             raise ValueError(f"{self.method} has no posterior for tolerance and adaptive_share; use method gp")
+        if self.method != "gp" and self.is_chained:
+            raise ValueError(f"{self.method} takes nothing from the clip before (prior previous, pool_kernels); use gp")
         return self
 
     @property
     def parts(self) -> Parts:
         """How the budget of a clip is cut into rounds."""
         return Parts(tolerance=self.tolerance, adaptive_share=self.adaptive_share)
+
+    @property
+    def is_chained(self) -> bool:
+        """Whether a clip's map depends on the clip before it in the video."""
+        return self.prior == PREVIOUS or self.pool_kernels
 
     @property
     def asks_inside(self) -> str | None:
@@ -104,18 +116,24 @@ class RefineConfig(Settings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefineRequest:
-    """A clip's evidence so far and the classes to explain."""
+    """A clip's evidence so far and the classes to explain.
+
+    `frame_idx`: the clip's frames, and `before`: what the clip before it left, for settings that look at it.
+    """
 
     evidence: Evidence
     targets: tuple[int, ...]
+    frame_idx: Int64[np.ndarray, " t"] | None = None
+    before: Heritage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefineResult:
-    """Either the maps, one for each target, or more masks to ask about."""
+    """Either the maps, one for each target, or more masks to ask about. `left` is for the next clip of the video."""
 
     maps: tuple[SaliencyMap, ...] = ()
     more: MaskBatch | None = None
+    left: Heritage | None = None
 
 
 class Refine:
@@ -141,10 +159,14 @@ class Refine:
             evidence, targets = request.evidence, request.targets
             if more := self._more(evidence, targets):
                 return RefineResult(more=more)
-            maps = tuple(self._map(evidence, target) for target in targets)
+            found = {target: self._map(request, target) for target in targets}
+            maps = tuple(found[target][0] for target in targets)
             if not self.config.parts.is_enough(maps) and (more := next_part(evidence, targets, self.config.parts)):
                 return RefineResult(more=more)
+        if not self.config.is_chained or request.frame_idx is None:
             return RefineResult(maps=maps)
+        log_evidence = {target: summed for target, (_, summed) in found.items()}
+        return RefineResult(maps=maps, left=Heritage.of(maps, request.frame_idx, log_evidence))
 
     def _more(self, evidence: Evidence, targets: tuple[int, ...]) -> MaskBatch | None:
         """The next round: what is asked of the model itself first; with several targets the first asks for masks."""
@@ -163,7 +185,11 @@ class Refine:
             more = after_the_prior(evidence, self.config.method, parts)
         return more if more or parts.tolerance else next_part(evidence, targets, parts)
 
-    def _map(self, evidence: Evidence, target: int) -> SaliencyMap:
+    def _map(self, request: RefineRequest, target: int) -> tuple[SaliencyMap, KernelEvidence]:
+        """The map, and what the clips of the video so far say of the kernels."""
+        evidence, notes = with_heritage(
+            request.evidence, target, request.before, request.frame_idx, self.config.prior, self.config.pool_kernels
+        )
         ids, scores = _scores(evidence)
         anchors = {row: scores[ids == row] for row in (KEEP_ALL_ROW, REPLACE_ALL_ROW)}
         if any(len(found) != 1 for found in anchors.values()):
@@ -188,7 +214,7 @@ class Refine:
             found = [
                 replace(one, is_reliable=one.is_reliable and is_so) for one, is_so in zip(found, stands, strict=True)
             ]
-        return SaliencyMap(
+        saliency = SaliencyMap(
             clip_id=evidence.clip_id,
             target_idx=target,
             method=self.config.method,
@@ -200,8 +226,9 @@ class Refine:
             replaced=anchors[REPLACE_ALL_ROW][0].astype(np.float32),
             num_evaluations=evidence.num_evaluations,
             stop_reason="tolerance" if self.config.tolerance and evaluations_left(evidence) else "budget",
-            details=estimate.details,
+            details={**estimate.details, **notes},
         )
+        return saliency, added(evidence.kernel_evidence, estimate.kernel_evidence)
 
     def _with_prior(
         self, evidence: Evidence, y: Float64[np.ndarray, "n o"], target: int

@@ -1,11 +1,12 @@
 """Rounds: what a box was asked about a clip, and what it answered."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
+from stages.kernels import KernelEvidence
 from stages.questions import AttributionSpec, Question
 from stages.records.clips import ClipId, expect
 
@@ -90,7 +91,8 @@ class Evidence:
     """All rounds of one clip so far; keeps `refine` stateless. Masks and scores are in the same order.
 
     `prior` is an initial saliency map (Gt Gh Gw, any scale) that refinement may start from, or None. `content`:
-    how much hiding each voxel can change, where that is known. Rounds that asked for maps are kept apart, in
+    how much hiding each voxel can change, where that is known. `kernel_evidence`: what other clips of the video say of
+    the kernels (nothing unless it is pooled). Rounds that asked for maps are kept apart, in
     `attributions`.
     """
 
@@ -100,6 +102,7 @@ class Evidence:
     prior: Float32[np.ndarray, "gt gh gw"] | None = None
     content: UInt8[np.ndarray, "gt gh gw"] | None = None
     attributions: tuple[tuple[MaskBatch, Scores], ...] = ()
+    kernel_evidence: KernelEvidence = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expect(len(self.masks) == len(self.scores), "Evidence", "one Scores for every MaskBatch")

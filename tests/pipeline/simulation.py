@@ -48,6 +48,8 @@ class Simulation:
     kills: list[tuple[float, StageName, int]] = field(default_factory=list)
     stop_at: float | None = None
     begin_no_more_at: float | None = None
+    is_chained: bool = False
+    damaged: Mapping[str, set[int]] = field(default_factory=dict)  # clips of `done` that turn out not to be there
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class Simulation:
         self.busy_s: Counter[int] = Counter()
         self.free_at: dict[tuple[StageName, int], float] = {}
         self.rounds_done: Counter[int] = Counter()
+        self.finals: list[tuple[float, str, int]] = []  # when the maps of a clip were final
         self.all_jobs: dict[int, JobStarted] = {}
 
     def run(self, most_steps: int = 200_000) -> "Simulation":
@@ -81,7 +84,10 @@ class Simulation:
             while todo and self.scheduler.wants_video():
                 name = todo.pop(0)
                 order = self.orders.get(name, Order())
-                self.scheduler.add_video(name, peek=range(self.peeks), done=self.done.get(name, ()), order=order)
+                done = self.done.get(name, ())
+                self.scheduler.add_video(
+                    name, peek=range(self.peeks), done=done, order=order, is_chained=self.is_chained
+                )
             if self.scheduler.is_done and (not todo or self.stop_at is not None):
                 return self
             self._admit()
@@ -155,10 +161,7 @@ class Simulation:
                         self.scored[(started.video, started.clip_idx, purpose, piece.round_idx, row)] += 1
             self.scheduler.scored(task.seq, self.now, seconds=self.seconds["score"])
         elif isinstance(task, RefineTask):
-            done = max(self.rounds_done[task.job], 1) if task.job in self.jobs else 1
-            is_replay = task.job in self.jobs and self.jobs[task.job].purpose == "replay"
-            more = 0 if is_replay or done >= self.rounds else self.rows // 2
-            self.scheduler.refined(task.seq, self.now, seconds=0.1, more_rows=more, round_idx=done)
+            self._refine(task)
         elif isinstance(task, SinkTask):
             self._sink(task)
 
@@ -181,6 +184,18 @@ class Simulation:
             is_last=is_last,
             is_first_look=is_first_look,
         )
+
+    def _refine(self, task: RefineTask) -> None:
+        started = self.jobs.get(task.job)
+        done = 1 if started is None else max(self.rounds_done[task.job], 1)
+        is_replay = started is not None and started.purpose == "replay"
+        is_gone = started is not None and started.clip_idx in self.damaged.get(started.video, ())
+        if is_replay and is_gone and not self.rounds_done[task.job]:
+            return self.scheduler.not_journalled(task.seq, self.now)
+        more = 0 if is_replay or done >= self.rounds else self.rows // 2
+        if started is not None and more == 0:
+            self.finals.append((self.now, started.video, started.clip_idx))
+        return self.scheduler.refined(task.seq, self.now, seconds=0.1, more_rows=more, round_idx=done)
 
     def _sink(self, task: SinkTask) -> None:
         video = self.scheduler.ledger.videos.get(task.video)

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from random import Random
 
 import av
 import numpy as np
@@ -9,11 +10,29 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import Config, load_config
+from pipeline.engine import Happening
+from pipeline.local import LocalEngine
 from pipeline.results import read_explanations
 from pipeline.runner import RunSummary, run
 
 SIZE = (48, 64)
 BOX = Path(__file__).with_name("quadrant_box.py")
+
+
+class ShufflingEngine(LocalEngine):
+    """Holds answers back and gives them in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rng = Random(0)
+        self._held: list[Happening] = []
+
+    def wait(self, timeout_s: float) -> list[Happening]:
+        self._held += super().wait(timeout_s)
+        self._rng.shuffle(self._held)
+        given = self._rng.randint(0, len(self._held))
+        found, self._held = self._held[:given], self._held[given:]
+        return found
 
 
 def write_scene(path: Path, num_frames: int = 40, *, black: range = range(0), seed: int = 0) -> Path:

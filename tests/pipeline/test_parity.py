@@ -1,12 +1,9 @@
 """Maps do not depend on how the work was spread: engines, numbers of workers and coordinators, order of the answers."""
 
-from random import Random
-
 import pytest
-from small_runs import expect_equal, expect_same_tables, explain, write_scene
+from small_runs import ShufflingEngine, expect_equal, expect_same_tables, explain, write_scene
 
 from pipeline import fleet
-from pipeline.local import LocalEngine
 
 pytestmark = pytest.mark.slow
 
@@ -20,22 +17,6 @@ def scenes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def local_run(tmp_path_factory, scenes):
     return explain(tmp_path_factory.mktemp("runs") / "local", *scenes)
-
-
-class ShufflingEngine(LocalEngine):
-    """Holds answers back and gives them in any order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rng = Random(0)
-        self._held: list[object] = []
-
-    def wait(self, timeout_s):
-        self._held += super().wait(timeout_s)
-        self._rng.shuffle(self._held)
-        given = self._rng.randint(0, len(self._held))
-        found, self._held = self._held[:given], self._held[given:]
-        return found
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 5])

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation import Simulation, expect_complete, limits
+from simulation import CLIP_BYTES, Simulation, expect_complete, limits
 
 from pipeline.scheduler import Scheduler
 from pipeline.work import DecodeTask, RefineTask, ScoreTask, SinkTask
@@ -159,3 +159,18 @@ def test_a_hanging_batch_is_noticed_but_not_the_one_that_waits_behind_it():
     scheduler.scored(one.seq, 10.0, seconds=10.0)
     assert scheduler.overdue(19.9) == []
     assert scheduler.overdue(20.0) == [two]
+
+
+@pytest.mark.parametrize("is_chained", [False, True])
+def test_a_read_that_failed_is_not_stuck_behind_one_that_waits_for_its_bytes(is_chained):
+    """Clip 0 is damaged in the journal and needs room; the room is held by clip 1, whose reader died."""
+    sim = Simulation(
+        limits(max_clips=1, max_bytes=CLIP_BYTES, attempts=20),
+        {"a": 2},
+        is_chained=is_chained,
+        done={"a": {0}},
+        damaged={"a": {0}},
+        workers={"decode": 2, "score": 2, "refine": 2, "sink": 2},
+        kills=[(0.1015625, "decode", 0)],
+    ).run()
+    assert sim.last_written("a") == [0, 1]

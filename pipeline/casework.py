@@ -168,7 +168,8 @@ class Casework:
         video = self.videos[case.id.video_id]
         video.warnings += [warning for warning in read.warnings if warning not in video.warnings]
         case.info, case.frames, case.is_last = read.info, read.frames, read.is_last
-        is_all = case.purpose == "peek" and read.is_last and case.id.clip_idx == 0
+        is_only = case.purpose == "peek" and read.is_last and case.id.clip_idx == 0
+        is_all = is_only and not self.journal.clips(case.id.video_id)  # what is in the journal is replayed
         if is_all:
             case.purpose = "stream"
         if case.masks is None:

@@ -171,7 +171,8 @@ class Simulation:
             return self.scheduler.decoded(task.seq, self.now, seconds=0.1, rows=0, nbytes=0, is_last=False)
         count = self.clips[started.video]
         is_there, is_last = started.clip_idx < count, started.clip_idx == count - 1
-        is_first_look = started.purpose == "peek" and is_last and started.clip_idx == 0
+        is_new = started.clip_idx not in self.done.get(started.video, ())
+        is_first_look = started.purpose == "peek" and is_last and started.clip_idx == 0 and is_new
         is_one = started.purpose == "screen" or (started.purpose == "peek" and not is_first_look)
         rows = 1 if is_one else 2 if started.purpose == "verify" else self.rows
         self.decoded[(started.video, started.clip_idx)] += is_there

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
-LISTED = ("demo", "explain", "resume", "report", "verify", "evaluate", "compare", "inspect", "sanity")
+LISTED = ("demo", "explain", "resume", "report", "verify", "evaluate", "compare", "inspect", "sanity", "substrates")
 
 
 def heatreel(*args: object) -> tuple[int, str, str]:

@@ -101,3 +101,16 @@ def test_ctrl_c_twice_closes_the_film_at_once_and_the_run_goes_on_later(tmp_path
     (film,) = (run / "films").iterdir()
     with av.open(str(film)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 40
+
+
+def test_a_video_of_one_clip_whose_target_was_not_written_down_is_resumed(tmp_path):
+    scene = write_scene(tmp_path / "short.mp4", 4)
+    whole = explain(tmp_path / "whole", scene)
+    killed = explain(tmp_path / "killed", scene)
+    log = killed.path / "videos.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if json.loads(line)["event"] not in ("targets", "done")))
+    resumed = resume(killed.path, is_quiet=True)
+    assert resumed.exit_code == 0
+    assert resumed.figures["replayed_clips"] == 1
+    expect_equal(whole.path, resumed.path, tolerance=1e-6)

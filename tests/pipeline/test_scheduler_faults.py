@@ -51,6 +51,12 @@ def test_a_video_that_cannot_be_opened_ends_and_the_others_go_on():
     assert sim.last_written("good") == list(range(5))
 
 
+def test_an_only_clip_that_is_in_the_journal_is_looked_at_again_and_replayed():
+    sim = Simulation(limits(), {"a": 1}, done={"a": {0}}, peeks=1).run()
+    assert sim.ended == {"a": True}
+    assert sim.last_written("a") == [0]
+
+
 def test_a_video_that_breaks_in_the_middle_keeps_what_came_before():
     def fails(task, sim):
         is_bad = isinstance(task, DecodeTask) and task.job in sim.jobs and sim.jobs[task.job].clip_idx >= 4

@@ -7,9 +7,6 @@ from typing import Any
 from pipeline.engine import Capacity
 from stages.base import Resources
 
-# glibc gives large blocks back to the system after every forward pass unless told otherwise (DESIGN.md, section 7).
-WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
-
 
 def cluster_capacity() -> Capacity:
     """What the nodes of the cluster offer together, to whomever."""
@@ -71,7 +68,6 @@ def actor_options(resources: Resources, *, is_at_home: bool = False) -> dict[str
         "num_cpus": resources.num_cpus,
         "num_gpus": resources.num_gpus,
         "resources": dict(resources.custom) or None,
-        "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
     }
     if resources.labels:
         options["label_selector"] = dict(resources.labels)

@@ -98,6 +98,7 @@ def test_shot_boundary_is_sharp_in_time_and_survives_another_resize(shared_data:
         assert cuts.tolist() == pytest.approx([0.001, 1.0, 0.0], abs=tolerance)
 
 
+@pytest.mark.slow
 def test_movinet_gives_the_stated_probabilities_on_cows(shared_data: Path) -> None:
     box = example("movinet_a0_stream.py:box", shared_data / "weights" / "movinet_a0_stream_calf7.npz")
     stated = {

@@ -16,6 +16,7 @@ from stages.errors import ConfigError
 TOLERANCE = 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "rounds"),
     [

@@ -126,6 +126,7 @@ def test_the_box_answers_as_the_network() -> None:
         torch.testing.assert_close(box(clip), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("has_rival", "bar"), [(False, 0.9), (True, 0.8)])
 def test_the_network_names_the_protagonist_of_fresh_clips(has_rival: bool, bar: float) -> None:
     assert accuracy(load_demo_net(), range(60), has_rival=has_rival) >= bar

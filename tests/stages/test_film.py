@@ -22,6 +22,7 @@ def grey(tmp_path: Path) -> VideoSource:
     return probe(str(write_video(tmp_path / "grey.mp4", 20, pictures=frames)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count", "fate"),
     [
@@ -113,6 +114,7 @@ def test_unreliable_and_unseen_frames_say_so_instead_of_colours(grey, tmp_path):
     assert amber[0] < 60 < amber[1]
 
 
+@pytest.mark.slow
 def test_what_is_drawn_can_be_played_while_the_film_grows(shared_data, tmp_path):
     source = probe(str(shared_data / "videos/carving_ice.mp4"))
     path, copy = tmp_path / "film.mp4", tmp_path / "so_far.mp4"

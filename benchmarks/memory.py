@@ -225,7 +225,7 @@ def main() -> None:
             others = [row for row in before.get(name, []) if row["engine"] not in {new["engine"] for new in rows}]
             found[name] = others + rows
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"machine": about, **found}, indent=1) + "\n")
+        args.out.write_text(json.dumps({"machine": about, **found}) + "\n")
 
 
 if __name__ == "__main__":

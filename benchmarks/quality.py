@@ -277,7 +277,7 @@ def write_results(out: Path, half: Half, plan: Plan, models: dict[str, list[Row]
             },
         },
     }
-    out.write_text(json.dumps(finite(content), indent=1) + "\n")
+    out.write_text(json.dumps(finite(content)) + "\n")
     for model, rows in models.items():
         if any(row.values["insertion"] for row in rows):
             out.with_name(f"{out.stem}_{model}.svg").write_text(curves_svg(rows, f"{model}: quality per evaluation"))

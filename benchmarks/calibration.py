@@ -122,7 +122,7 @@ def cases(num: int, data: Path | None) -> Iterator[Case]:
         return
     yield from shot_boundary_cases(data)
     pictures = 0
-    for subject in data_subjects(data):
+    for subject in data_subjects(data, "evaluation"):
         is_picture = len(subject.clip.frames) == 1
         pictures += is_picture
         if not is_picture or pictures <= PICTURES:

@@ -32,7 +32,10 @@ def shortage(resources: Resources, stages: Iterable[Resources]) -> str | None:
 
     if not _has_node(resources):
         return f"no node offers {_told(needs_of(resources))}"
-    own: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+    context = ray.get_runtime_context()
+    own: dict[str, float] = {}
+    if context.get_actor_id() is not None:  # a driver occupies nothing, and may not ask
+        own = context.get_assigned_resources()  # type: ignore[no-untyped-call]
     taken = Counter(own)
     for each in stages:
         taken.update(needs_of(each))

@@ -93,12 +93,12 @@ class Video:
     @property
     def is_streaming(self) -> bool:
         """Whether clips may still be asked for that were not asked for yet."""
+        self._pass_over_known()
         return self.phase == "stream" and (self.end_idx is None or self.next_idx < self.end_idx or bool(self.replays))
 
     def next_stream_idx(self) -> int | None:
         """The next clip to read, passing over those in the journal and those that are not wanted."""
-        while self.next_idx in self.done or self._is_unwanted(self.next_idx):
-            self.next_idx += 1
+        self._pass_over_known()
         if self.is_unseen:
             return None
         if self.end_idx is not None and self.next_idx >= self.end_idx:
@@ -175,6 +175,10 @@ class Video:
         self.end_idx = 0
         if self.phase == "verify":
             self.phase = "close"
+
+    def _pass_over_known(self) -> None:
+        while self.next_idx in self.done or self._is_unwanted(self.next_idx):
+            self.next_idx += 1
 
     def _is_unwanted(self, clip_idx: int) -> bool:
         return self.only is not None and clip_idx not in self.only and clip_idx < self._wanted_stop

@@ -136,18 +136,21 @@ def grids_for(windows: Windows, ids: Int64[np.ndarray, " n"]) -> UInt8[np.ndarra
 def refined_map(
     windows: Windows, told: Answers, prior: Float64[np.ndarray, "gt gh gw"] | None, seed: int, clip_id: ClipId
 ) -> Float64[np.ndarray, "gt gh gw"]:
-    """For each size the posterior mean, mean-pooled with the window; then the average over sizes, on the grid."""
+    """For each size the posterior mean, mean-pooled with the window; then the average over sizes, on the grid.
+
+    As in the public code a window that reaches over the edge averages what lies inside.
+    """
     mean, _ = posterior(windows, told, prior, seed, clip_id)
     num_places = len(windows.places)
     total = np.zeros(windows.places)
     for at in np.ndindex(windows.shape[num_places:]):
         halves = [axis[i] for axis, i in zip(windows.axes[num_places:], at, strict=True)]
-        pooled = mean[(..., *at)]
+        pooled, inside = mean[(..., *at)], np.ones(windows.places)
         for axis, half in enumerate(halves if windows.is_video else halves * 2):
             step = SIDE_PX / pooled.shape[axis]
             width = 2 * round(half / step) + 1
-            pooled = uniform_filter1d(pooled, width, axis=axis, mode="nearest")
-        total += pooled
+            pooled, inside = (uniform_filter1d(a, width, axis=axis, mode="constant") for a in (pooled, inside))
+        total += pooled / inside
     total /= np.prod(windows.shape[num_places:])
     return regrid(total if windows.is_video else total[None], windows.grid)
 

@@ -113,7 +113,8 @@ def fault_of(uri: str, error: Exception) -> Fault:
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return Fault("there is no such file or folder", "check the URI")
-    if isinstance(error, NotImplementedError):  # what fsspec raises where a store cannot list, or cannot write
+    # What fsspec raises, and web servers answer, where a store is there but cannot be listed or written to.
+    if isinstance(error, NotImplementedError) or status in (405, 501):
         return Fault(f"{scheme}:// cannot do that ({said or 'not supported'})", "choose another store")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Fault("there is no space for its local copy", "free some, or set HEATREEL_CACHE_DIR to another disk")

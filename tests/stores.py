@@ -20,6 +20,7 @@ class Site:
         self.folder, self.has_ranges, self.has_etags = folder, has_ranges, has_etags
         self.faults: dict[str, list[int]] = {}
         self.gets: list[str] = []
+        self.others: list[str] = []  # methods that it does not know
         self.url = ""
 
     def answer(self, request: BaseHTTPRequestHandler, *, has_body: bool) -> None:
@@ -64,6 +65,11 @@ def serving(folder: Path, **manners: bool) -> Iterator[Site]:
         def do_HEAD(self) -> None:
             site.answer(self, has_body=False)
 
+        def send_error(self, code: int, *words: str | None) -> None:
+            if code == 501:
+                site.others.append(self.command)
+            super().send_error(code, *words)
+
         def log_message(self, *_: object) -> None:
             return
 
@@ -87,6 +93,7 @@ class FlakyStore(MemoryFileSystem):
     pseudo_dirs: ClassVar[list[str]] = [""]
     num_faults: ClassVar[int] = 0
     refused: ClassVar[set[str]] = set()
+    refusal: ClassVar[type[Exception]] = PermissionError
     written: ClassVar[list[str]] = []
 
     @classmethod
@@ -98,13 +105,13 @@ class FlakyStore(MemoryFileSystem):
         cls.store.clear()
         cls.pseudo_dirs[:] = [""]
         cls.num_faults = 0
-        cls.refused = set()
+        cls.refused, cls.refusal = set(), PermissionError
         cls.written = []
 
     @classmethod
     def request(cls, kind: str) -> None:
         if kind in cls.refused:
-            raise PermissionError(f"{kind} is not for you")
+            raise cls.refusal(f"{kind} is not for you")
         if cls.num_faults > 0:
             FlakyStore.num_faults -= 1
             raise ConnectionResetError("the line is down")

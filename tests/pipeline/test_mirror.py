@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from stores import FlakyStore
+from stores import FlakyStore, serving
 
 from pipeline import mirror as mirror_module
 from pipeline.files import append_line
@@ -120,10 +120,22 @@ def test_passing_faults_of_the_store_are_tried_again(store):
     assert "films/a.mp4" in there(store)
 
 
-def test_a_store_that_refuses_is_found_out_before_anything_is_computed():
-    FlakyStore.refused = {"put"}
-    with pytest.raises(ResourceError, match=r"access is denied.*credentials"), mirrored(URI, "new"):
+@pytest.mark.parametrize(
+    ("refusal", "words"),
+    [(PermissionError, r"access is denied.*credentials"), (NotImplementedError, r"cannot do that.*another store")],
+)
+def test_a_store_that_refuses_is_found_out_before_anything_is_computed(refusal, words):
+    FlakyStore.refused, FlakyStore.refusal = {"put"}, refusal
+    with pytest.raises(ResourceError, match=words), mirrored(URI, "new"):
         raise AssertionError("the block must not run")
+
+
+def test_a_web_server_that_takes_no_files_is_asked_once_and_named(tmp_path):
+    with serving(tmp_path) as site:
+        words = r"http:// cannot do that.*PUT.*another store"
+        with pytest.raises(ResourceError, match=words), mirrored(f"{site.url}/runs/one", "new"):
+            raise AssertionError("the block must not run")
+        assert site.others == ["PUT"]
 
 
 def test_what_cannot_be_pushed_stays_and_resume_pushes_it(store):

@@ -90,7 +90,7 @@ class EngineConfig(Settings):
     kind: EngineKind = Field(default="auto", description="auto: ray for more than a minute of video or with an address")
     address: str | None = Field(default=None, description="a Ray cluster to join: auto, or ray://HOST:PORT")
     num_coordinators: int | None = Field(
-        default=None, ge=1, description="loops that share the videos; null: one for every 32 scorers"
+        default=None, ge=1, description="loops that share the videos; null: one for every 16 scorers"
     )
     num_decoders: int | None = Field(default=None, ge=1, description="null: from the machine or the cluster")
     num_scorers: int | None = Field(

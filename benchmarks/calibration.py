@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +25,19 @@ from scipy.stats import norm
 
 from benchmarks.known_boxes import FIRST_SEED, KINDS, SHAPE, Planted, noise_clip, noise_scores
 from benchmarks.predictive import predict
-from benchmarks.subjects import EVALUATION_SEEDS, SQUEEZENET, data_subjects, demo_subjects
+from benchmarks.real_subjects import cuts, pictures, sequences
+from benchmarks.subjects import EVALUATION_SEEDS, demo_subjects
 from pipeline.files import finite
-from stages.decode import Decode, DecodeConfig, DecodeRequest
 from stages.estimators import clip_design, regression_targets, rows_of
 from stages.masks import NUM_ANCHORS, grid_for
-from stages.models import load_box
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import OUTPUTS, Clip, Evidence, Scores
 from stages.refine import INTERVAL, MIN_STD, Refine, RefineConfig, RefineRequest
-from stages.score import Score, ScoreConfig
+from stages.score import Score
 from stages.single import score_clip
-from stages.sources import probe
 
 RESULTS = Path(__file__).with_name("results") / "calibration.json"
-SHOT_BOUNDARY = SQUEEZENET.with_name("shot_boundary.py")
-# Windows of bikes.mp4 and nasa_13013.mp4 that hold a true cut which the model sees.
-CUTS = (("bikes.mp4", (71, 132, 237)), ("nasa_13013.mp4", (197,)))
+CUTS = ("bikes-76", "bikes-137", "bikes-242", "nasa_13013-202")
 BUDGETS = (64, 128, 256)
 FRESH = 200
 # A picture network is slow here: fewer masks of a fit, fewer fresh ones, a few of the pictures and one sequence.
@@ -120,32 +117,16 @@ def cases(num: int, data: Path | None) -> Iterator[Case]:
         yield ask("demo", subject.clip, subject.score, subject.target)
     if data is None:
         return
-    yield from shot_boundary_cases(data)
-    pictures = 0
-    for subject in data_subjects(data, "evaluation"):
-        is_picture = len(subject.clip.frames) == 1
-        pictures += is_picture
-        if not is_picture or pictures <= PICTURES:
-            name = "squeezenet, picture" if is_picture else "squeezenet, frames"
-            yield ask(name, subject.clip, subject.score, subject.target, max(SLOW_BUDGETS), SLOW_FRESH)
-        if not is_picture:
-            return
-
-
-def shot_boundary_cases(data: Path) -> Iterator[Case]:
-    weights = str(data / "weights" / "shot_boundary_conv3d.npz")
-    box = load_box(f"python:{SHOT_BOUNDARY}:box", weights=weights)
     for substrate in ("blur", "freeze"):
-        score = Score(ScoreConfig.model_validate({"device": "cpu", "substrate": substrate}), lambda: box)
-        score.setup()
-        for film, starts in CUTS:
-            decode = Decode(DecodeConfig(clip_stride=1), box.spec)
-            for start in starts:
-                source = probe(str(data / "videos" / film))
-                clip = decode.process(DecodeRequest(source=source, clip_idx=start)).clip
-                assert clip is not None
-                yield ask(f"shot boundary, {substrate}", clip, score, 1)
-            decode.close()
+        for subject in (subject for subject in cuts(data, substrate) if subject.name in CUTS):
+            yield ask(f"shot boundary, {substrate}", subject.clip, subject.score, subject.target)
+    slow = {
+        "squeezenet, picture": islice(pictures(data, "evaluation"), PICTURES),
+        "squeezenet, frames": islice(sequences(data, "evaluation"), 1),
+    }
+    for name, subjects in slow.items():
+        for subject in subjects:
+            yield ask(name, subject.clip, subject.score, subject.target, max(SLOW_BUDGETS), SLOW_FRESH)
 
 
 def verdict(evidence: Evidence, target: int) -> bool:

@@ -18,9 +18,10 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,14 @@ from scipy.stats import rankdata
 from benchmarks.claims_report import BUDGETS, GOOD_PRIORS, SUMMARIES, Numbers, words
 from benchmarks.known_boxes import FORMS, Planted, noise_clip
 from benchmarks.quality import prefix
+from benchmarks.real_subjects import pictures
 from benchmarks.refine_time import refinement_time
-from benchmarks.subjects import EVALUATION_SEEDS, Half, Subject, data_subjects, demo_subjects
+from benchmarks.subjects import EVALUATION_SEEDS, Half, Subject, demo_subjects
 from pipeline.files import safe_name, write_json
-from stages.borex import refined_map, windows_of
 from stages.box import BoxSpec
 from stages.decode import Decode, DecodeConfig, DecodeRequest
-from stages.estimators import borex_answers, grid_of, regression_targets, rows_of, weighted_mean
-from stages.evidence import decompose
+from stages.estimators import grid_of, regression_targets, rows_of, weighted_mean
+from stages.evidence import EvidenceKind, decompose
 from stages.faithfulness import Curve
 from stages.masks import NUM_ANCHORS, grid_for
 from stages.measure import ask, measure_curves
@@ -58,6 +59,7 @@ PRIOR_BUDGET, PRIOR_SEED = 512, 1
 GRAD_CAM = "captum:LayerGradCam"
 STEPS = 16
 FOOTAGE = ("bikes.mp4", "cows.mp4", "soccer_juggle.mp4", "arm_wrestling.mp4", "carving_ice.mp4", "nasa_13013.mp4")
+PLACES: tuple[tuple[EvidenceKind, int, int], ...] = (("support", 0, 1), ("f_tc", 0, -1), ("f_ntc", 1, 1))
 FOOTAGE_SPEC = BoxSpec(name="planted", clip_len=16, frame_step=2, height=56, width=56, resize="squash")
 
 Case = tuple[str, Callable[[], Numbers]]
@@ -69,9 +71,9 @@ def planted_cases(num: int, data: Path | None) -> Iterator[Case]:
         for idx in range(num):
             clip = noise_clip(np.random.default_rng([idx]), idx)
             yield f"{form}, noise {idx}", partial(tell_apart, form, idx, clip, "mean")
-        for idx in range(num if data else 0):
+        if data is not None:
             # The substrate noise differs from footage everywhere: hiding shows wherever it is done.
-            yield f"{form}, footage {idx}", partial(tell_apart_on_footage, form, idx, data)
+            yield from ((f"{form}, footage {n}", partial(tell_apart_on_footage, form, n, data)) for n in range(num))
 
 
 def tell_apart(form: str, seed: int, clip: Clip, substrate: str) -> Numbers:
@@ -80,11 +82,16 @@ def tell_apart(form: str, seed: int, clip: Clip, substrate: str) -> Numbers:
     evidence = score_clip(clip, Perturb(PerturbConfig(budget=BUDGET)), box.score())
     maps = decompose(explain(evidence, 0))
     grid = grid_for(clip.shape)
-    truth = {
-        name: regrid(box.places(k, sign).astype(float), grid) >= 0.5
-        for name, (k, sign) in {"support": (0, 1), "f_tc": (0, -1), "f_ntc": (1, 1)}.items()
+    truth: dict[EvidenceKind, np.ndarray] = {
+        name: regrid(box.places(k, sign).astype(float), grid) >= 0.5 for name, k, sign in PLACES
     }
-    pairs = (("support", "support"), ("f_tc", "f_tc"), ("f_tc", "f_ntc"), ("f_ntc", "f_ntc"), ("f_ntc", "f_tc"))
+    pairs: tuple[tuple[EvidenceKind, EvidenceKind], ...] = (
+        ("support", "support"),
+        ("f_tc", "f_tc"),
+        ("f_tc", "f_ntc"),
+        ("f_ntc", "f_ntc"),
+        ("f_ntc", "f_tc"),
+    )
     return {f"{name} map, {place} places": auc(maps.values[name], truth[place]) for name, place in pairs}
 
 
@@ -109,7 +116,7 @@ def prior_cases(num: int, data: Path | None) -> Iterator[Case]:
     """The demo model's clips, and SqueezeNet on the pictures of the evaluation half, first and second answer."""
     for subject in demo_subjects(EVALUATION_SEEDS, num):
         yield subject.name, partial(with_priors, subject)
-    for subject in pictures(data, ("evaluation",)):
+    for subject in pictures(data, "evaluation") if data is not None else ():
         yield subject.name, partial(with_priors, subject)
 
 
@@ -139,29 +146,26 @@ def grad_cam(subject: Subject, evidence: Evidence) -> np.ndarray:
     masks = MaskBatch(clip_id=subject.clip.id, round_idx=1, ids=np.arange(1), attribution=spec)
     maps = ask(subject.score, subject.clip, [masks])[0].maps
     assert maps is not None
-    return maps[0]
+    return np.asarray(maps[0])
 
 
 def borex_cases(num: int, data: Path | None) -> Iterator[Case]:
     """All pictures, first and second answer."""
-    for subject in pictures(data, ("development", "evaluation")):
+    halves: tuple[Half, ...] = ("development", "evaluation")
+    for subject in chain.from_iterable(pictures(data, half) for half in halves if data is not None):
         yield subject.name, partial(refined, subject)
 
 
 def refined(subject: Subject) -> Numbers:
-    """Insertion AUC before and after 50 queries of BOREx: its own map, and as a run draws it, scaled to the score."""
+    """Insertion AUC before and after 50 queries of BOREx."""
     clip, score, target = subject.clip, subject.score, subject.target
     refine = Refine(RefineConfig.model_validate({"method": "borex", "prior": "rise"}))
     first = scored(clip, score, PerturbConfig(budget=200 + NUM_ANCHORS), "borex", "rise")
     asked = first.scores[0].ids >= NUM_ANCHORS
     log_odds = regression_targets(first.scores[0].values.astype(np.float64), target)[asked][:, [2]]
     prior = weighted_mean(rows_of(first)[asked], expit(log_odds)).reshape(grid_of(first))
-    evidence, (drawn,) = explain_evidence(clip, first, score, refine, (target,))
-    scores = np.concatenate([answer.values for answer in evidence.scores]).astype(np.float64)
-    is_query = np.arange(len(scores)) >= len(first.masks[0])
-    told, seed = borex_answers(evidence, is_query, regression_targets(scores, target)[is_query])
-    found = refined_map(windows_of(grid_of(evidence)), told, prior, seed, clip.id)
-    maps = {"prior": prior, "BOREx": found, "BOREx as drawn": drawn.output("log_odds")[0]}
+    _, (found,) = explain_evidence(clip, first, score, refine, (target,))
+    maps = {"prior": prior, "BOREx": found.output("log_odds")[0]}
     return {name: insertion(subject, values) for name, values in maps.items()}
 
 
@@ -185,12 +189,6 @@ def insertion(subject: Subject, values: np.ndarray) -> float:
     """Insertion AUC of a map."""
     curves = {"insertion": Curve(layout="joint", adds=True, steps=STEPS)}
     return measure_curves(subject.clip, subject.score, subject.target, values, curves)["insertion"]
-
-
-def pictures(data: Path | None, halves: Sequence[Half]) -> Iterator[Subject]:
-    """Still pictures of a data folder."""
-    for half in halves if data is not None else ():
-        yield from (subject for subject in data_subjects(data, half) if len(subject.clip.frames) == 1)
 
 
 # Section: its cases, and how many of them (planted: of each form and ground; time: repeats), in full and in --quick.

@@ -59,7 +59,7 @@ def borex(cases: Cases) -> list[Line]:
     """BOREx against its own prior, over pictures and classes."""
     members = list(cases.values())
     means = [mean_of(name, column(members, name)) for name in members[0]]
-    return [*means, *differences(members, [("BOREx", "prior"), ("BOREx as drawn", "prior")], "pictures")]
+    return [*means, *differences(members, [("BOREx", "prior")], "pictures")]
 
 
 def time(cases: Cases) -> list[Line]:

@@ -33,7 +33,7 @@ RESULTS = Path(__file__).with_name("results") / "engine.json"
 SCORERS = (1, 4, 8, 16, 32)
 BANK = Load()
 ADAPTIVE = replace(BANK, bank_rows=128, rounds=5)
-FREE = {"batch_s": 0.0, "mask_s": 0.0, "decode_s": 0.0, "refine_s": 0.0, "sink_s": 0.0}
+FREE = replace(BANK, scorers=4, videos=4, batch_s=0.0, mask_s=0.0, decode_s=0.0, refine_s=0.0, sink_s=0.0)
 
 
 class _Barriers(Admission):
@@ -65,20 +65,21 @@ class LockStep(Scheduler):
         self.admission = _Barriers(self.ledger)
 
 
-WAYS: dict[str, tuple[type[Scheduler], dict[str, int]]] = {
-    "continuous": (Scheduler, {}),
-    "lock-step": (LockStep, {}),
-    "clip by clip": (Scheduler, {"max_clips": 1}),
+# The scheduler, and how many clips may be open.
+WAYS: dict[str, tuple[type[Scheduler], int | None]] = {
+    "continuous": (Scheduler, None),
+    "lock-step": (LockStep, None),
+    "clip by clip": (Scheduler, 1),
 }
 
 
 def measure(load: Load, way: str = "continuous", make: Callable[[], Engine] = LocalEngine) -> dict[str, float]:
     """One run; returns its figures."""
-    scheduler_class, bounds = WAYS[way]
-    engine = make()
+    scheduler_class, max_clips = WAYS[way]
+    engine, limits = make(), Limits(max_clips=max_clips, deadline_s=2.0)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            figures, record = drive(load, engine, Path(folder), Limits(**bounds, deadline_s=2.0), scheduler_class)
+            figures, record = drive(load, engine, Path(folder), limits, scheduler_class)
         finally:
             engine.close()
     assert len(record.completed_ids) == load.videos, record.failures
@@ -88,7 +89,7 @@ def measure(load: Load, way: str = "continuous", make: Callable[[], Engine] = Lo
 
 def ceiling(num_clips: int, make: Callable[[], Engine] = LocalEngine) -> dict[str, float]:
     """Scorers that cost nothing: how many batches and masks one coordinator moves in a second."""
-    load = replace(BANK, scorers=4, videos=4, clips_per_video=num_clips // 4, **FREE)
+    load = replace(FREE, clips_per_video=num_clips // FREE.videos)
     top = measure(load, make=make)
     found = {key: round(top[key], 4) for key in ("seconds", "evaluations_per_s", "batches", "coordinator_cpu_share")}
     found["batches_per_s"] = round(top["batches"] / top["seconds"], 1)
@@ -185,8 +186,8 @@ def main() -> None:
     ceilings = {"local": ceiling(40 if args.quick else 400)}
     if not (args.quick or args.no_ray):
         ceilings["ray"] = ceiling(200, ray_engine)
-    for engine, found in ceilings.items():
-        print(f"ceiling of one coordinator, {engine}: {found}")
+    for engine, top in ceilings.items():
+        print(f"ceiling of one coordinator, {engine}: {top}")
     if not args.quick:
         content = {
             "machine": {"processors": os.cpu_count(), "python": platform.python_version(), "day": time.strftime("%F")},

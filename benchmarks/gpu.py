@@ -155,7 +155,7 @@ def machine(device: torch.device) -> dict[str, object]:
         found |= {
             "driver": _driver(),
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             "tf32_convolutions": torch.backends.cudnn.allow_tf32,
             "tf32_products": torch.backends.cuda.matmul.allow_tf32,
         }

@@ -1,14 +1,15 @@
 """Boxes of which it is known whether they look at anything: planted evidence, and answers that are noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 import torch
 
-from benchmarks.subjects import plain_clip
+from benchmarks.subjects import Half, Subject, cover_on_grid, plain_clip
 from stages.box import BoxSpec
+from stages.masks import grid_for
 from stages.records import Clip, ClipId
 from stages.score import Score, ScoreConfig
 
@@ -79,7 +80,7 @@ class Planted:
     def places(self, class_idx: int, sign: int) -> np.ndarray:
         """The pixels that speak for (1) or against (-1) a class, t y x."""
         found = np.zeros(self.clip.shape, bool)
-        known = [(k, place, gain) for k, *places, gain in (*self.parts, *self.pairs) for place in places]
+        known = [*self.parts, *((k, place, gain) for k, *both, gain in self.pairs for place in both)]
         for k, place, gain in known:
             if k == class_idx and gain * sign > 0:
                 found[place] = True
@@ -136,12 +137,23 @@ def noise_clip(rng: np.random.Generator, seed: int) -> Clip:
     return plain_clip(ClipId(f"planted-{seed}", 0), frames, SUBSTRATE)
 
 
+def planted_subjects(half: Half, num: int) -> Iterator[Subject]:
+    """`num` boxes of each form on clips of noise; the wished class is the one whose support is F-NTC for class 0."""
+    first = {"development": 0, "evaluation": 10_000}[half]
+    for form in FORMS:
+        for seed in range(first, first + num):
+            clip = noise_clip(np.random.default_rng([seed]), seed)
+            box = Planted.undesirable(form, seed, clip, SUBSTRATE)
+            truth = cover_on_grid(box.places(0, 1), grid_for(clip.shape))
+            yield Subject(name=f"{form}-{seed}", clip=clip, score=box.score(), target=0, wished=1, truth=truth)
+
+
 def noise_scores(kind: str, keep: np.ndarray, seed: int) -> np.ndarray:
     """The answers of a box that does not look at where: n x 3 logits."""
     rng = np.random.default_rng([FIRST_SEED, KINDS.index(kind), seed])
     shape = (len(keep), 3)
     bent = np.outer(keep ** rng.uniform(0.5, 3), 4 * rng.standard_normal(3))
-    drawn = {
+    drawn: dict[str, Callable[[], np.ndarray]] = {
         "constant": lambda: np.tile(rng.standard_normal(3), (len(keep), 1)),
         "normal": lambda: rng.standard_normal(shape),
         "student t, 2 df": lambda: rng.standard_t(2, shape),
@@ -149,4 +161,4 @@ def noise_scores(kind: str, keep: np.ndarray, seed: int) -> np.ndarray:
         "trend and noise": lambda: bent + 0.3 * rng.standard_normal(shape),
         "trend and student t": lambda: bent + 0.3 * rng.standard_t(2, shape),
     }
-    return drawn[kind]().astype(np.float32)
+    return np.asarray(drawn[kind](), np.float32)

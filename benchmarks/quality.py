@@ -1,7 +1,8 @@
 """The quality of a map per evaluation of the box: every method at every budget on the same clips, with paired tests.
 
-    python -m benchmarks.quality                      the demo model on 60 fresh clips
+    python -m benchmarks.quality                      the demo model on 60 fresh clips, planted boxes
     python -m benchmarks.quality --data FOLDER        real models and footage as well
+    python -m benchmarks.quality --only cuts calves   some of the models
     python -m benchmarks.quality --minutes 15         as far as that goes; the same command again goes on from there
     python -m benchmarks.quality --half development   the half on which settings may be chosen
     python -m benchmarks.quality --quick              under a minute, nothing is written
@@ -27,8 +28,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.known_boxes import planted_subjects
 from benchmarks.quality_report import METRICS, Row, comparisons, curves_svg, table
-from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Half, Subject, data_subjects, demo_subjects
+from benchmarks.real_subjects import calves, cuts, pictures, sequences
+from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Half, Subject, demo_subjects
 from pipeline.files import finite
 from stages.baselines import BASELINES
 from stages.evidence import decompose
@@ -54,6 +57,9 @@ BANK_METHODS = ("gp", PLAIN, "centred-rise", "rise", "occlusion")
 FREE_METHODS = ("random", "centre", "motion")  # they do not ask the box
 CAPTUM_METHODS = ("kernel-shap", "lime")
 PRIOR_OF = {"borex": "rise", MASK_OPTIMISATION: "none"}  # methods that choose their masks, and what they start from
+
+MODELS = ("demo", "planted", "pictures", "sequences", "cuts", "calves")
+PLANTED = 8  # boxes of each form
 
 Key = tuple[str, int]  # method and budget; 0 for methods that do not ask
 
@@ -218,7 +224,7 @@ def main() -> None:
     parser.add_argument("--optimised-budgets", type=int, nargs="*", default=list(OPTIMISED_BUDGETS))
     parser.add_argument("--steps", type=int, default=CURVES["insertion"].steps)
     parser.add_argument("--data", type=Path, help="a folder with real models and footage")
-    parser.add_argument("--only", choices=("demo", "squeezenet"), help="one of the models")
+    parser.add_argument("--only", nargs="+", choices=MODELS, help="some of the models")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="for each model; no clip is begun later")
     parser.add_argument("--parts", type=Path, default=PARTS, help="where the numbers of every clip are kept")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -236,13 +242,21 @@ def main() -> None:
         plan = Plan(budgets=(16, 32), captum_budgets=(32,), borex_budgets=(16,), optimised_budgets=(48,), steps=8)
     half: Half = args.half
     seeds = EVALUATION_SEEDS if half == "evaluation" else DEVELOPMENT_SEEDS
-    subjects = {"demo": demo_subjects(seeds, 2 if args.quick else args.clips)}
+    subjects = {
+        "demo": demo_subjects(seeds, 2 if args.quick else args.clips),
+        "planted": planted_subjects(half, 1 if args.quick else PLANTED),
+    }
     if args.data is not None:
-        subjects["squeezenet"] = data_subjects(args.data, half)
+        subjects |= {
+            "pictures": pictures(args.data, half),
+            "sequences": sequences(args.data, half),
+            "cuts": cuts(args.data),
+            "calves": calves(args.data),
+        }
     models = {
         model: measure(found, plan, None if args.quick else args.parts / model, time.monotonic() + 60 * args.minutes)
         for model, found in subjects.items()
-        if args.only in (None, model)
+        if not args.only or model in args.only
     }
     for model, rows in models.items():
         print(f"\n{model}, {len(rows[0].values['insertion'])} clips\n\n{table(rows)}")

@@ -147,9 +147,9 @@ def _panel(rows: Sequence[Row], name: str) -> str:
         intervals = [found[method, budget] for budget in at_budgets]
         points = " ".join(f"{x(b):.1f},{y(f.mean):.1f}" for b, f in zip(at_budgets, intervals, strict=True))
         for budget, interval in zip(at_budgets, intervals, strict=True):
-            at = f"{x(budget):.1f}"
+            left = f"{x(budget):.1f}"
             parts.append(
-                f'<line x1="{at}" x2="{at}" y1="{y(interval.low):.1f}" y2="{y(interval.high):.1f}" '
+                f'<line x1="{left}" x2="{left}" y1="{y(interval.low):.1f}" y2="{y(interval.high):.1f}" '
                 f'stroke="{COLOURS[method]}" stroke-opacity="0.35"/>'
             )
         if points:

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.bare import Bare, Work, shares
 from benchmarks.footage import write_loop
-from benchmarks.subjects import SQUEEZENET
+from benchmarks.real_subjects import SQUEEZENET
 from pipeline.config import load_config
 from pipeline.runner import run
 from stages.demo.clips import DEMO_VIDEO

@@ -6,10 +6,11 @@ Scheduler, coordinator, casework, journal and engines are the real ones.
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +25,12 @@ from pipeline.stats import Stats
 from pipeline.summaries import VideoSummary
 from pipeline.topology import ScorerReport
 from pipeline.window import Limits
+from pipeline.work import StageName
 from pipeline.writing import SinkRequest, SinkResult
-from stages.base import Resources
+from stages.base import Resources, Stage
 from stages.box import BoxSpec
 from stages.decode import DecodeRequest, DecodeResult
-from stages.records import Clip, Failure, Geometry, MaskBatch, Scores, VideoSource
+from stages.records import Clip, ClipId, Failure, Geometry, MaskBatch, Scores, VideoSource
 from stages.refine import RefineRequest, RefineResult
 from stages.score import ScoreRequest, ScoreResult, Tuning
 
@@ -105,9 +107,7 @@ class SimulatedDecode(SimulatedStage):
         return DecodeResult(clip=clip, is_last=request.clip_idx == self.load.clips_per_video - 1, warnings=())
 
 
-def clip_id(request: DecodeRequest):
-    from stages.records import ClipId
-
+def clip_id(request: DecodeRequest) -> ClipId:
     return ClipId(request.source.id, request.clip_idx)
 
 
@@ -214,7 +214,7 @@ def plans(load: Load, *, cpus: float = 0.0) -> Sequence[StagePlan]:
     )
     resources = Resources(num_cpus=cpus)
     clips_per_s = load.scorers * load.bare_rate * load.videos * load.clips_per_video / load.evaluations
-    helpers = {
+    helpers: dict[StageName, tuple[Callable[[Load], Stage[Any, Any]], float]] = {
         "decode": (SimulatedDecode, clips_per_s * load.decode_s),
         "refine": (SimulatedRefine, clips_per_s * load.refine_s * load.rounds),
         "sink": (SimulatedSink, clips_per_s * load.sink_s),
@@ -238,7 +238,9 @@ def _same(report: ScorerReport, stage: object) -> ScorerReport:
     return report
 
 
-def drive(load: Load, engine: Engine, folder: Path, limits: Limits, scheduler_class: type[Scheduler] = Scheduler):
+def drive(
+    load: Load, engine: Engine, folder: Path, limits: Limits, scheduler_class: type[Scheduler] = Scheduler
+) -> tuple[dict[str, float], Nowhere]:
     """Run the whole load through `engine`; returns the figures and the record. The clock starts with all workers up."""
     config = load_config(options={"budget": load.bank_rows, "target": "0", "model.name": "demo"})
     spec = BoxSpec(name="simulated", clip_len=CLIP_SHAPE[0], height=16, width=16, resize="squash")

@@ -88,10 +88,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
 def test_differences_are_paired() -> None:
     rng = np.random.default_rng(0)
     level = rng.random(8)
-    cases = {
-        f"picture {idx}": {"prior": value, "BOREx": value + 0.1, "BOREx as drawn": value}
-        for idx, value in enumerate(level)
-    }
+    cases = {f"picture {idx}": {"prior": value, "BOREx": value + 0.1} for idx, value in enumerate(level)}
     lines = {line["what"]: line for line in SUMMARIES["borex"](cases)}
     assert lines["pictures: BOREx - prior"]["mean"] == pytest.approx(0.1)
     assert lines["pictures: BOREx - prior"]["p"] == pytest.approx(2 / 2**8)

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stages.box import BoxSpec
+from stages.box import BlackBox, BoxSpec
+from stages.decode import Decode, DecodeConfig, DecodeRequest
 from stages.masks import grid_for
 from stages.records import Clip, ClipId, Geometry
 from stages.score import Score, ScoreConfig
+from stages.sources import probe
 
 Cuboid = tuple[slice, slice, slice]
 
@@ -30,6 +33,15 @@ def textured_clip(
         covers=(start, start + t),
         geometry=Geometry(source_h_px=h, source_w_px=w, model_h_px=h, model_w_px=w, scale_y=1.0, scale_x=1.0),
     )
+
+
+def read_clip(path: Path, box: BlackBox, clip_idx: int, **settings: object) -> Clip:
+    """One clip of real footage, as `box` wants it."""
+    decode = Decode(DecodeConfig.model_validate(settings), box.spec)
+    clip = decode.process(DecodeRequest(source=probe(str(path)), clip_idx=clip_idx)).clip
+    decode.close()
+    assert clip is not None
+    return clip
 
 
 @dataclass(eq=False)

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planted import PlantedBox, textured_clip
+from planted import PlantedBox, read_clip, textured_clip
 from torch import Tensor, nn
 
 from stages.box import BlackBox, BoxSpec
-from stages.decode import Decode, DecodeConfig, DecodeRequest
 from stages.demo.clips import DEMO_VIDEO
 from stages.exchange import Subject, similarity, time_evidence, time_share
 from stages.models import TorchBox, load_box
@@ -30,7 +29,6 @@ from stages.sanity import (
     check_shuffled,
 )
 from stages.score import ScoreConfig
-from stages.sources import probe
 
 BOXES = Path(__file__).resolve().parents[2] / "examples" / "boxes"
 SHAPE = (8, 16, 16)
@@ -238,14 +236,6 @@ def test_a_map_that_stays_has_no_share_in_time() -> None:
     flat = planted(budget=32)
     nothing = flat.explain(Deaf(flat.box, constant_answer(np.zeros(3))))
     assert similarity(nothing, flat.explain()) == 0
-
-
-def read_clip(path: Path, box: BlackBox, clip_idx: int, **settings: object) -> Clip:
-    decode = Decode(DecodeConfig.model_validate(settings), box.spec)
-    clip = decode.process(DecodeRequest(source=probe(str(path)), clip_idx=clip_idx)).clip
-    decode.close()
-    assert clip is not None
-    return clip
 
 
 @pytest.mark.slow

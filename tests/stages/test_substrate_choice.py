@@ -6,18 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planted import PlantedBox, textured_clip
+from planted import PlantedBox, read_clip, textured_clip
 from torch import Tensor, nn
 
 from stages.box import BlackBox, BoxSpec
-from stages.decode import Decode, DecodeConfig, DecodeRequest
 from stages.exchange import Subject
 from stages.models import TorchBox, load_box
 from stages.perturb import PerturbConfig
 from stages.records import Clip
 from stages.refine import RefineConfig
 from stages.score import ScoreConfig
-from stages.sources import probe
 from stages.substrate_choice import (
     MIN_AGREEMENT,
     Row,
@@ -145,14 +143,6 @@ def test_only_reliable_maps_that_differ_are_warned_of() -> None:
     (warning,) = disagreements(rows, agreement, 3)
     assert warning.startswith("blur and mean disagree")
     assert disagreements(rows, np.where(agreement < 1, high, 1.0), 3) == []
-
-
-def read_clip(path: Path, box: BlackBox, clip_idx: int, **settings: object) -> Clip:
-    decode = Decode(DecodeConfig.model_validate(settings), box.spec)
-    clip = decode.process(DecodeRequest(source=probe(str(path)), clip_idx=clip_idx)).clip
-    decode.close()
-    assert clip is not None
-    return clip
 
 
 @pytest.mark.slow

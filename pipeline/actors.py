@@ -93,8 +93,8 @@ class RayEngine:
 
         self._ray: Any = ray
         self._startup_s = startup_s
-        self._since: dict[StageName, float] = {}  # when a stage was asked for
-        self._waiting: set[StageName] = set()  # stages of which it was said that they wait for a place
+        self._since: dict[StageName, float] = {}  # when a stage was asked for, or had a worker last
+        self._waiting: set[StageName] = set()  # stages of which it was said that they have no worker
         self._actor_class = ray.remote(_Actor)
         self._slots: dict[tuple[StageName, int], _Slot] = {}
         self._pending: dict[Any, _Pending] = {}
@@ -194,15 +194,17 @@ class RayEngine:
 
     def _expect_place(self, plan: StagePlan, now: float) -> None:
         """Say when no worker of a stage has found a place yet, and give up when none can be found in all the time."""
+        if any(slot.is_up for (name, _), slot in self._slots.items() if name == plan.name):
+            self._since[plan.name] = now  # should all be lost later, a new node has as long to come
+            self._waiting.discard(plan.name)
+            return
         waited_s = now - self._since[plan.name]
-        if waited_s < min(WAIT_SAID_S, self._startup_s) or any(
-            slot.is_up for (name, _), slot in self._slots.items() if name == plan.name
-        ):
+        if waited_s < min(WAIT_SAID_S, self._startup_s):
             return
         fact = shortage(plan.resources, [other.resources for other in self._plans.values()])
         if fact is None or waited_s < self._startup_s:
             if plan.name not in self._waiting:
-                _log.warning("stage=%s waits for a place: %s", plan.name, fact or "the cluster is busy")
+                _log.warning("stage=%s has no worker yet: %s", plan.name, fact or "it starts, or the cluster is busy")
             self._waiting.add(plan.name)
             return
         remedy = "lower engine.resources, add nodes, or wait longer (engine.startup_s)"

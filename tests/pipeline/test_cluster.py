@@ -31,7 +31,8 @@ def scene(tmp_path_factory):
 
 
 def said(run, word: str) -> list[str]:
-    lines = (json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
+    log = run / "log.jsonl"  # there once something was said
+    lines = (json.loads(line) for line in (log.read_text() if log.exists() else "").splitlines())
     return [line["message"] for line in lines if word in line["message"] and "stage=score" in line["message"]]
 
 
@@ -51,6 +52,29 @@ def test_scorers_join_and_leave_with_the_nodes(tmp_path, scene, nodes):
     assert summary.exit_code == 0
     assert len(said(tmp_path / "run", "joins")) == 2
     assert len(said(tmp_path / "run", "leaves")) == 2
+    expect_equal(local.path, summary.path)
+
+
+def test_a_run_outlives_the_loss_of_its_only_scorer(tmp_path, scene, nodes):
+    """Lost later than `startup_s` after the start: the node that is to come has as long as the first one had."""
+    local = explain(tmp_path / "local", scene)
+    rest = nodes.add(resources={"rest": 10})
+    resources = {stage: {"num_cpus": 0.5, "custom": {"rest": 1}} for stage in ON_RAY["engine__resources"]}
+    resources["score"] = WITH_BOXES["engine__resources"]["score"]
+    patience = {"box__sleep_s": 0.6, "engine__startup_s": 20}
+    run, began = tmp_path / "run", time.monotonic()
+
+    def lose(trial: int) -> None:
+        time.sleep(max(0.0, began + 30 - time.monotonic()))
+        nodes.cluster.remove_node(nodes.nodes.pop(), allow_graceful=False)
+        while not said(run, "no worker yet"):
+            time.sleep(0.1)
+        nodes.nodes.append(nodes.add())
+
+    settings = {**WITH_BOXES, **patience, "engine__resources": resources}
+    summary = run_with_accidents(lambda: explain(run, scene, **settings), run, [2], lose)
+    nodes.cluster.remove_node(rest, allow_graceful=False)
+    assert summary.exit_code == 0
     expect_equal(local.path, summary.path)
 
 

@@ -16,9 +16,10 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.real import data_folder, measure_real, models
 from benchmarks.simulated import Load, drive
@@ -131,15 +132,17 @@ def row(kind: str, engine: str, way: str, load: Load, figures: dict[str, float])
     return {"kind": kind, "engine": engine, "way": way, "scorers": load.scorers, **kept}
 
 
-def real_rows(data: Path | None, seconds: float, engines: Sequence[str]) -> list[dict[str, object]]:
+def real_rows(
+    data: Path | None, seconds: float, runs: int, engines: Sequence[str], only: Sequence[str] = ()
+) -> list[dict[str, object]]:
     """Real models on one scorer, each on every engine."""
     rows: list[dict[str, object]] = []
     for model in models(data_folder(data)):
         if isinstance(model, str):
             print(model, flush=True)
             continue
-        for engine in engines:
-            found = measure_real(model, engine, seconds)
+        for engine in engines if not only or model.name in only else ():
+            found = measure_real(model, engine, seconds, runs)
             print(
                 f"real      {engine:6} {model.name}  efficiency {found['efficiency']:.3f}"
                 f"  steady {found['steady_efficiency']:.3f}  bare {found['bare_rates']}/s  busy"
@@ -151,9 +154,19 @@ def real_rows(data: Path | None, seconds: float, engines: Sequence[str]) -> list
     return rows
 
 
+def _who(row: Mapping[str, object]) -> tuple[object, object]:
+    return row["model"], row["engine"]
+
+
+def earlier_content() -> dict[str, Any]:
+    """What the file holds."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
+
+
 def keep(content: dict[str, object]) -> None:
     """Write what was measured; other parts of the file stay."""
-    earlier = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    earlier = earlier_content()
     RESULTS.write_text(json.dumps(earlier | content, indent=1) + "\n")
 
 
@@ -164,12 +177,16 @@ def main() -> None:
     parser.add_argument("--no-ray", action="store_true")
     parser.add_argument("--data", type=Path, help="folder of real models and footage")
     parser.add_argument("--only-real", action="store_true", help="real models alone; other rows of the file stay")
+    parser.add_argument("--models", nargs="+", default=(), help="real models by name; rows of others stay")
+    parser.add_argument("--run-seconds", type=float, default=60.0, help="what a perfect run of a real model would take")
+    parser.add_argument("--runs", type=int, default=3, help="of every real model, the bare one between them")
     args = parser.parse_args()
     engines = ["local"] if args.quick or args.no_ray else ["local", "ray"]
     if args.only_real:
-        found = real_rows(args.data, 5.0 if args.quick else 75.0, engines)
+        found = real_rows(args.data, 2.0 if args.quick else args.run_seconds, args.runs, engines, args.models)
         if not args.quick:
-            keep({"real": found})
+            earlier = [old for old in earlier_content().get("real", []) if _who(old) not in map(_who, found)]
+            keep({"real": earlier + found})
         return
     scorers = (1, 4) if args.quick else SCORERS
     seconds = 1.0 if args.quick else args.seconds
@@ -196,7 +213,7 @@ def main() -> None:
             "ceiling": ceilings,
         }
         keep(content)
-        keep({"real": real_rows(args.data, 75.0, engines)})
+        keep({"real": real_rows(args.data, args.run_seconds, args.runs, engines)})
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from stages.score import BATCH_SIZES, ScoreConfig
 from stages.sources import probe
 
 DATA_VARIABLE = "HEATREEL_TEST_DATA"
-BARE_S = 4.0
+BARE_S = 15.0
 TRIAL_S = 0.3
 
 
@@ -45,14 +45,14 @@ def models(data: Path | None) -> Iterator[Model | str]:
     yield Model(name="demo", settings={"model.name": "demo"}, footage=DEMO_VIDEO, budget=256)
     weights = None if data is None else data / "weights" / "squeezenet_v1.0.npz"
     if data is None or weights is None or not weights.is_file():
-        yield f"squeezenet frames_mean skipped: give --data FOLDER or set {DATA_VARIABLE} (needs weights/ and videos/)"
+        yield f"squeezenet skipped: give --data FOLDER or set {DATA_VARIABLE} (needs weights/ and videos/)"
         return
     settings = {
         "model.name": f"python:{SQUEEZENET}:frames_mean",
         "model.weights": str(weights),
         "model.options": {"frames": "4"},
     }
-    yield Model(name="squeezenet frames_mean", settings=settings, footage=data / "videos" / "bikes.mp4", budget=64)
+    yield Model(name="squeezenet", settings=settings, footage=data / "videos" / "bikes.mp4", budget=256)
 
 
 def data_folder(given: Path | None) -> Path | None:
@@ -61,8 +61,8 @@ def data_folder(given: Path | None) -> Path | None:
     return given or (Path(named) if named else None)
 
 
-def measure_real(model: Model, engine: str = "local", seconds: float = 75.0, runs: int = 2) -> dict[str, Any]:
-    """Figures of `runs` runs that score for `seconds` together, and of the bare model around them."""
+def measure_real(model: Model, engine: str, seconds: float, runs: int) -> dict[str, Any]:
+    """Figures of `runs` runs that score for `seconds` each or somewhat longer, and of the bare model around them."""
     settings = {**model.settings, "budget": model.budget, "target": "0", "engine.kind": engine}
     # The one scorer has as many threads as the bare model; on Ray the others run beside it, as they do on threads.
     none = {stage: {"num_cpus": 0} for stage in ("decode", "refine", "sink", "coordinator")}
@@ -73,7 +73,7 @@ def measure_real(model: Model, engine: str = "local", seconds: float = 75.0, run
     bare = Bare(box, config.score.precision)
     size = bare.best_size([size for size in BATCH_SIZES if size <= 64], TRIAL_S)
     rates = [bare.rate(size, BARE_S)]
-    num_clips = max(4, round(seconds / runs * rates[0] / model.budget))
+    num_clips = max(4, round(seconds * rates[0] / model.budget))
     figures, steady = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -8,6 +8,7 @@ the map is large or unknown. All chance derives from (seed, clip, round).
 import numpy as np
 from jaxtyping import Float64
 
+from stages.designed import most_telling
 from stages.estimators import clip_design, grid_of, regression_targets, rows_of
 from stages.gp import Design, KernelDesign
 from stages.kernels import Kernel
@@ -36,7 +37,9 @@ def chosen_masks(evidence: Evidence, targets: tuple[int, ...], left: int) -> Mas
     importance = (unknown / np.maximum(unknown.sum(1, keepdims=True), 1e-300)).sum(0)
     sets = _candidates(design, weights, y, rng)
     best = max(weights, key=lambda kernel: weights[kernel])
-    chosen = most_telling(design.kernel_design(best), best.noise, sets, importance, -(-num // 2))
+    centred = sets - sets.mean(1, keepdims=True)
+    told = what_is_left(design.kernel_design(best), best.noise, centred)
+    chosen = most_telling(told, centred, importance, best.noise, -(-num // 2))
     grids = np.round(255 * sets[chosen]).astype(np.uint8).reshape(-1, *grid_of(evidence))
     pairs = np.stack([grids, 255 - grids], axis=1).reshape(-1, *grids.shape[1:])[:num]
     begin = max(int(masks.ids.max()) for masks in evidence.masks) + 1
@@ -45,34 +48,13 @@ def chosen_masks(evidence: Evidence, targets: tuple[int, ...], left: int) -> Mas
     )
 
 
-def most_telling(
-    design: KernelDesign,
-    noise: float,
-    sets: Float64[np.ndarray, "c g"],
-    importance: Float64[np.ndarray, " g"],
-    num: int,
-) -> list[int]:
-    """The candidates that lower sum(importance * variance) most, one after the other, each asked as a pair.
-
-    One more mask a lowers the posterior variance by (K'a)^2 / (sig2 + a^T K' a), whatever its score turns out to be.
-    """
-    centred = sets - sets.mean(1, keepdims=True)
+def what_is_left(design: KernelDesign, noise: float, centred: Float64[np.ndarray, "c g"]) -> Float64[np.ndarray, "c g"]:
+    """K' a for every candidate, K' the covariance that the masks of the design leave, in units of what they see."""
     covariance, cross = design.covariance, design.covariance.expand(design.basis.T @ design.seen) / design.scale
     seen = cross @ centred.T
     seen /= np.sqrt(design.values + noise)[:, None]
     cross /= np.sqrt(design.values + noise)[:, None]
-    told = covariance.expand(covariance.features(centred)) / design.scale - seen.T @ cross  # K' a for every candidate
-    gram = told @ centred.T
-    chosen: list[int] = []
-    for _ in range(num):
-        gain = (told**2 @ importance) / (np.diag(gram) + noise / 2)
-        gain[chosen] = -1.0
-        best = int(gain.argmax())
-        chosen.append(best)
-        factor = gram[:, best] / (gram[best, best] + noise / 2)
-        told = told - factor[:, None] * told[best]
-        gram = gram - factor[:, None] * gram[best]
-    return chosen
+    return np.asarray(covariance.expand(covariance.features(centred)) / design.scale - seen.T @ cross)
 
 
 def _posterior(

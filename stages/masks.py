@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn import functional as F
 
+from stages.designed import greedy_order
 from stages.errors import ConfigError
 from stages.records import BankSpec, MaskBatch
 
@@ -76,15 +77,33 @@ def build_bank(spec: BankSpec) -> UInt8[np.ndarray, "n gt gh gw"]:
         raise ConfigError("mask bank", f"grid {spec.grid}, size {spec.size} is too small", "use at least two masks")
     bank = np.empty((spec.size, *spec.grid), np.uint8)
     bank[KEEP_ALL_ROW], bank[REPLACE_ALL_ROW] = 255, 0
-    draw = FAMILIES[spec.family]
     step = 1 if spec.family in UNPAIRED else 2
+    order = pool_order(spec.family, spec.grid, spec.seed, -(-(spec.size - NUM_ANCHORS) // 2))
     for row in range(NUM_ANCHORS, spec.size, step):
-        mask = draw(np.random.default_rng([spec.seed, row]), spec.grid, (row - NUM_ANCHORS) // step)
-        bank[row] = np.round(mask * 255).astype(np.uint8)
+        idx = (row - NUM_ANCHORS) // step
+        bank[row] = draw_mask(spec.family, spec.grid, spec.seed, order[idx] if idx < len(order) else idx)
         if step == 2 and row + 1 < spec.size:
             bank[row + 1] = 255 - bank[row]
     bank.flags.writeable = False
     return bank
+
+
+def draw_mask(family: str, grid: Grid, seed: int, idx: int) -> UInt8[np.ndarray, "gt gh gw"]:
+    """Mask number `idx` of a family; complements are not counted."""
+    row = NUM_ANCHORS + idx * (1 if family in UNPAIRED else 2)
+    return np.asarray(np.round(FAMILIES[family](np.random.default_rng([seed, row]), grid, idx) * 255), np.uint8)
+
+
+@lru_cache(maxsize=8)
+def pool_order(family: str, grid: Grid, seed: int, num: int) -> tuple[int, ...]:
+    """For a family that puts its masks in order: the numbers of the first `num` of them, at most `POOL`.
+
+    The pool does not depend on the size of the bank, so that a larger bank begins with a smaller one.
+    """
+    if family not in ORDERED:
+        return ()
+    pool = np.stack([draw_mask(family, grid, seed, idx) for idx in range(POOL)])
+    return tuple(greedy_order(pool, min(num, POOL)))
 
 
 def draw_blob(rng: np.random.Generator, grid: Grid, _: int) -> Field:
@@ -158,6 +177,7 @@ MIXTURE: tuple[Callable[[np.random.Generator, Grid, int], Field], ...] = (
 
 FAMILIES: dict[str, Callable[[np.random.Generator, Grid, int], Field]] = {
     "mixture": draw_mixture,
+    "greedy": draw_mixture,
     "blobs": draw_blob,
     "cells": draw_rise,
     "rise": draw_rise_3d,
@@ -167,6 +187,9 @@ FAMILIES: dict[str, Callable[[np.random.Generator, Grid, int], Field]] = {
 }
 # Families whose masks come alone; of all others every second mask is the complement of the one before.
 UNPAIRED = {"rise-sparse"}
+# Families whose first masks are put in the order in which they tell most (`designed.py`), and out of how many.
+ORDERED = {"greedy"}
+POOL = 256
 
 
 def _smooth_field(rng: np.random.Generator, grid: Grid, *, is_static: bool) -> Field:

@@ -1,0 +1,70 @@
+"""Masks in the order in which they tell most: every prefix leaves less unknown than as many drawn at random."""
+
+import numpy as np
+import pytest
+from planted import textured_clip
+
+from stages import designed
+from stages.designed import BELIEF, greedy_order, most_telling
+from stages.kernels import Smooth
+from stages.masks import NUM_ANCHORS, POOL, build_bank, pool_order
+from stages.perturb import Perturb, PerturbConfig
+from stages.records import BankSpec
+
+GRID = (4, 9, 9)
+
+
+def masks_of(family: str, size: int) -> np.ndarray:
+    return build_bank(BankSpec(grid=GRID, size=size, seed=3, family=family))[NUM_ANCHORS:]
+
+
+def variance_left(masks: np.ndarray) -> float:
+    """Trace of the posterior covariance, written out."""
+    rows = masks.reshape(len(masks), -1) / 255.0
+    rows = rows - rows.mean(1, keepdims=True)
+    prior = Smooth(GRID, BELIEF.time, BELIEF.space).expand(np.eye(rows.shape[1]))
+    seen = rows @ prior @ rows.T
+    noise = BELIEF.noise * float(np.diag(seen).mean()) * np.eye(len(rows))
+    return float(np.trace(prior - prior @ rows.T @ np.linalg.solve(seen + noise, rows @ prior)))
+
+
+@pytest.mark.parametrize("num", [8, 16, 32, 64])
+def test_every_prefix_leaves_less_unknown_than_any_random_one(num):
+    pool = masks_of("mixture", NUM_ANCHORS + 2 * POOL)
+    pairs = pool.reshape(POOL, 2, *GRID)
+    left = variance_left(masks_of("greedy", NUM_ANCHORS + num))
+    rng = np.random.default_rng(0)
+    others = [variance_left(pairs[rng.permutation(POOL)[: num // 2]].reshape(num, *GRID)) for _ in range(8)]
+    assert left < min(others)
+
+
+def test_the_masks_are_those_of_the_mixture_in_another_order():
+    ours, theirs = (masks_of(family, NUM_ANCHORS + 2 * POOL + 8) for family in ("greedy", "mixture"))
+    as_rows = [sorted(map(bytes, masks[: 2 * POOL].reshape(2 * POOL, -1))) for masks in (ours, theirs)]
+    assert as_rows[0] == as_rows[1]
+    np.testing.assert_array_equal(ours[2 * POOL :], theirs[2 * POOL :])
+    order = pool_order("greedy", GRID, 3, POOL)
+    assert sorted(order) == list(range(POOL)) != list(order)
+
+
+def test_rounding_on_another_machine_does_not_change_the_order(monkeypatch):
+    pool = masks_of("mixture", NUM_ANCHORS + 2 * POOL)[::2]
+    first = greedy_order(pool, 64)
+    rng = np.random.default_rng(1)
+
+    def elsewhere(told, *rest):
+        return most_telling(told * (1 + 1e-13 * rng.standard_normal(told.shape)), *rest)
+
+    monkeypatch.setattr(designed, "most_telling", elsewhere)
+    assert greedy_order(pool, 64) == first
+
+
+def test_equal_candidates_come_in_their_own_order():
+    rows = np.tile(np.array([[1.0, -1.0]]), (4, 1))
+    assert most_telling(rows, rows, np.ones(2), 0.3, 4) == [0, 1, 2, 3]
+
+
+def test_the_family_can_be_chosen():
+    spec = Perturb(PerturbConfig(budget=32, family="greedy")).process(textured_clip((8, 9, 9)).info).bank
+    assert spec is not None
+    assert (spec.family, spec.grid, spec.size) == ("greedy", GRID, 32)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from planted import PlantedBox, scorer, textured_clip
 
+from benchmarks.known_boxes import planted_subjects
 from benchmarks.quality import BANK_METHODS, FREE_METHODS, Plan, measure, prefix, read_part
 from benchmarks.quality_report import COLOURS, METRICS, Row, comparisons, curves_svg, table
-from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Subject, demo_subjects
+from benchmarks.real_subjects import calves, cuts, pictures, sequences
+from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Half, Subject, demo_subjects
 from stages.demo.train import FIRST_TRAINING_SEED
 from stages.perturb import Perturb, PerturbConfig
 from stages.single import score_clip
@@ -85,3 +88,35 @@ def test_the_subjects_are_the_first_answers_of_the_demo_model() -> None:
     (subject,) = demo_subjects(EVALUATION_SEEDS, 1)
     assert subject.target != subject.wished
     assert subject.truth is None or 0 < subject.truth.mean() < 0.5
+
+
+def test_planted_boxes_of_the_halves_are_others_and_their_truth_is_what_the_box_reads() -> None:
+    halves: tuple[Half, ...] = ("development", "evaluation")
+    ours, theirs = (list(planted_subjects(half, 1)) for half in halves)
+    assert not {subject.name for subject in ours} & {subject.name for subject in theirs}
+    for subject in ours:
+        box = subject.score.box
+        whole = torch.from_numpy(subject.clip.frames.copy())[None].float() / 255
+        hidden = whole.clone()
+        assert subject.truth is not None
+        inside = subject.truth.repeat(2, axis=0) >= 1  # cells of two frames
+        hidden[0].permute(1, 0, 2, 3)[:, torch.from_numpy(inside)] = 0.5
+        shown, without = (torch.as_tensor(box(frames))[0, subject.target] for frames in (whole, hidden))
+        assert float(without) < float(shown) - 0.3
+
+
+def test_real_subjects_are_halved_and_cuts_have_their_truth(shared_data: Path) -> None:
+    halves: tuple[Half, ...] = ("development", "evaluation")
+    names = [{subject.name for subject in pictures(shared_data, half)} for half in halves]
+    assert [len(some) for some in names] == [8, 8]
+    assert not names[0] & names[1]
+    found = list(cuts(shared_data))
+    assert len(found) == 13
+    for subject in found:
+        assert subject.truth is not None
+        assert [float(frame) for frame in subject.truth.mean((1, 2))] == [0, 0, 1, 0, 0]  # cells of two frames: 4 and 5
+    (tennis,) = sequences(shared_data, "development")
+    assert tennis.truth is not None
+    assert 0 < tennis.truth.mean() < 0.3
+    (cows,) = calves(shared_data)
+    assert cows.clip.shape == (16, 172, 172)

@@ -51,7 +51,6 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --explicit-package-bases benchmarks
 
 format: setup
 	$(BIN)/ruff format .

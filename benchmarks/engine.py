@@ -133,7 +133,7 @@ def row(kind: str, engine: str, way: str, load: Load, figures: dict[str, float])
 
 
 def real_rows(
-    data: Path | None, seconds: float, runs: int, engines: Sequence[str], only: Sequence[str] = ()
+    data: Path | None, seconds: float, runs: int, engines: Sequence[str], only: Sequence[str] | None = None
 ) -> list[dict[str, object]]:
     """Real models on one scorer, each on every engine."""
     rows: list[dict[str, object]] = []
@@ -177,10 +177,12 @@ def main() -> None:
     parser.add_argument("--no-ray", action="store_true")
     parser.add_argument("--data", type=Path, help="folder of real models and footage")
     parser.add_argument("--only-real", action="store_true", help="real models alone; other rows of the file stay")
-    parser.add_argument("--models", nargs="+", default=(), help="real models by name; rows of others stay")
+    parser.add_argument("--models", nargs="+", choices=("demo", "squeezenet"), help="with --only-real; other rows stay")
     parser.add_argument("--run-seconds", type=float, default=60.0, help="what a perfect run of a real model would take")
     parser.add_argument("--runs", type=int, default=3, help="of every real model, the bare one between them")
     args = parser.parse_args()
+    if args.models and not args.only_real:
+        parser.error("--models goes with --only-real")
     engines = ["local"] if args.quick or args.no_ray else ["local", "ray"]
     if args.only_real:
         found = real_rows(args.data, 2.0 if args.quick else args.run_seconds, args.runs, engines, args.models)

@@ -86,6 +86,10 @@ class Plan:
             *((MASK_OPTIMISATION, budget) for budget in self.optimised_budgets),
         ]
 
+    def suiting(self, model: str) -> "Plan":
+        """What can be asked of a model: planted boxes have no inside."""
+        return replace(self, optimised_budgets=()) if model == "planted" else self
+
     def settings(self) -> dict[str, int]:
         """What numbers must have been measured with to stand beside each other."""
         return {"steps": self.steps, "removal_steps": self.removal_steps, "seed": self.seed}
@@ -253,11 +257,13 @@ def main() -> None:
             "cuts": cuts(args.data),
             "calves": calves(args.data),
         }
-    models = {
-        model: measure(found, plan, None if args.quick else args.parts / model, time.monotonic() + 60 * args.minutes)
-        for model, found in subjects.items()
-        if not args.only or model in args.only
-    }
+    if missing := set(args.only or ()) - set(subjects):
+        parser.error(f"{', '.join(sorted(missing))}: measured with --data FOLDER only")
+    models = {}
+    for model, found in subjects.items():
+        if not args.only or model in args.only:
+            parts = None if args.quick else args.parts / model
+            models[model] = measure(found, plan.suiting(model), parts, time.monotonic() + 60 * args.minutes)
     for model, rows in models.items():
         print(f"\n{model}, {len(rows[0].values['insertion'])} clips\n\n{table(rows)}")
     if not args.quick:

@@ -99,6 +99,7 @@ def measure_real(model: Model, engine: str, seconds: float, runs: int) -> dict[s
         "engine": engine,
         "scorers": 1,
         "clips": num_clips,
+        "budget": model.budget,
         "bare_batch": size,
         "bare_rates": [round(rate, 2) for rate in rates],
         "rates": [round(found["evaluations_per_s"], 2) for found in figures],

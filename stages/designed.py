@@ -12,7 +12,7 @@ from stages.kernels import Kernel, Smooth
 
 # What is believed of a map before it is known: the middle of the list that the posterior weighs.
 BELIEF = Kernel(time=0.4, space=0.16, noise=0.3)
-# Gains that agree to so many digits are the same: machines differ by less, and must not differ in the order.
+# Gains that agree to so many digits are the same: machines that round otherwise hardly ever differ in the order.
 DIGITS = 9
 
 
@@ -32,7 +32,7 @@ def most_telling(
     chosen: list[int] = []
     for _ in range(num):
         gain = np.diag(products) / (np.diag(gram) + noise / 2)
-        gain[chosen] = -1.0
+        gain[chosen] = -np.inf
         best = int(np.round(gain / max(gain.max(), 1e-300), DIGITS).argmax())
         chosen.append(best)
         factor = gram[:, best] / (gram[best, best] + noise / 2)
@@ -42,11 +42,11 @@ def most_telling(
     return chosen
 
 
-def greedy_order(masks: UInt8[np.ndarray, "n gt gh gw"], num: int) -> list[int]:
-    """The first `num` masks of the order in which masks, each with its complement, tell most of a smooth map."""
+def greedy_order(masks: UInt8[np.ndarray, "n gt gh gw"]) -> list[int]:
+    """The order in which masks, each with its complement, tell most of a smooth map."""
     n, *grid = masks.shape
     rows = masks.reshape(n, -1) / 255.0
     rows = rows - rows.mean(1, keepdims=True)
     told = Smooth((grid[0], grid[1], grid[2]), BELIEF.time, BELIEF.space).expand(rows)
     scale = max(float((told * rows).sum(1).mean()), 1e-300)
-    return most_telling(told / scale, rows, np.ones(rows.shape[1]), BELIEF.noise, num)
+    return most_telling(told / scale, rows, np.ones(rows.shape[1]), BELIEF.noise, n)

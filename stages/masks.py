@@ -78,7 +78,7 @@ def build_bank(spec: BankSpec) -> UInt8[np.ndarray, "n gt gh gw"]:
     bank = np.empty((spec.size, *spec.grid), np.uint8)
     bank[KEEP_ALL_ROW], bank[REPLACE_ALL_ROW] = 255, 0
     step = 1 if spec.family in UNPAIRED else 2
-    order = pool_order(spec.family, spec.grid, spec.seed, -(-(spec.size - NUM_ANCHORS) // 2))
+    order = pool_order(spec.family, spec.grid, spec.seed)
     for row in range(NUM_ANCHORS, spec.size, step):
         idx = (row - NUM_ANCHORS) // step
         bank[row] = draw_mask(spec.family, spec.grid, spec.seed, order[idx] if idx < len(order) else idx)
@@ -95,15 +95,15 @@ def draw_mask(family: str, grid: Grid, seed: int, idx: int) -> UInt8[np.ndarray,
 
 
 @lru_cache(maxsize=8)
-def pool_order(family: str, grid: Grid, seed: int, num: int) -> tuple[int, ...]:
-    """For a family that puts its masks in order: the numbers of the first `num` of them, at most `POOL`.
+def pool_order(family: str, grid: Grid, seed: int) -> tuple[int, ...]:
+    """For a family that puts its masks in order: the numbers of the first `POOL` of them.
 
     The pool does not depend on the size of the bank, so that a larger bank begins with a smaller one.
     """
     if family not in ORDERED:
         return ()
     pool = np.stack([draw_mask(family, grid, seed, idx) for idx in range(POOL)])
-    return tuple(greedy_order(pool, min(num, POOL)))
+    return tuple(greedy_order(pool))
 
 
 def draw_blob(rng: np.random.Generator, grid: Grid, _: int) -> Field:

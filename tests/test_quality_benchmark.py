@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from planted import PlantedBox, scorer, textured_clip
 
 from benchmarks.known_boxes import planted_subjects
-from benchmarks.quality import BANK_METHODS, FREE_METHODS, Plan, measure, prefix, read_part
+from benchmarks.quality import BANK_METHODS, CAPTUM_METHODS, FREE_METHODS, Plan, measure, prefix, read_part
 from benchmarks.quality_report import COLOURS, METRICS, Row, comparisons, curves_svg, table
 from benchmarks.real_subjects import calves, cuts, pictures, sequences
 from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Half, Subject, demo_subjects
@@ -103,6 +104,13 @@ def test_planted_boxes_of_the_halves_are_others_and_their_truth_is_what_the_box_
         hidden[0].permute(1, 0, 2, 3)[:, torch.from_numpy(inside)] = 0.5
         shown, without = (torch.as_tensor(box(frames))[0, subject.target] for frames in (whole, hidden))
         assert float(without) < float(shown) - 0.3
+
+
+def test_planted_boxes_are_measured_with_all_methods_but_those_from_inside() -> None:
+    plan = Plan(budgets=(16,), captum_budgets=(16,), borex_budgets=(16,), optimised_budgets=(16,), steps=4)
+    rows = measure(islice(planted_subjects("development", 1), 1), plan.suiting("planted"))
+    assert {row.method for row in rows} == {*BANK_METHODS, *FREE_METHODS, *CAPTUM_METHODS, "borex"}
+    assert plan.suiting("demo") == plan
 
 
 def test_real_subjects_are_halved_and_cuts_have_their_truth(shared_data: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from small_runs import expect_equal, explain, write_scene
 from trials import ON_RAY, Nodes, run_with_accidents, start_driver
 
+from pipeline.actors import LOOK_EVERY_S
 from stages.errors import ResourceError
 
 pytest.importorskip("ray")
@@ -36,6 +37,13 @@ def said(run, word: str) -> list[str]:
     return [line["message"] for line in lines if word in line["message"] and "stage=score" in line["message"]]
 
 
+def wait_for(run, word: str) -> None:
+    began = time.monotonic()
+    while not said(run, word):
+        assert time.monotonic() < began + 120, f"nothing was said that holds {word!r}"
+        time.sleep(0.1)
+
+
 def test_scorers_join_and_leave_with_the_nodes(tmp_path, scene, nodes):
     local = explain(tmp_path / "local", scene)
 
@@ -43,8 +51,7 @@ def test_scorers_join_and_leave_with_the_nodes(tmp_path, scene, nodes):
         if trial == 0:
             nodes.nodes.append(nodes.add(resources={"box": 2}))
         else:
-            while not said(tmp_path / "run", "joins"):
-                time.sleep(0.1)
+            wait_for(tmp_path / "run", "joins")
             nodes.cluster.remove_node(nodes.nodes.pop(), allow_graceful=False)
 
     run, settings = tmp_path / "run", {**WITH_BOXES, "box__sleep_s": 0.4}
@@ -67,15 +74,15 @@ def test_a_run_outlives_the_loss_of_its_only_scorer(tmp_path, scene, nodes):
     def lose(trial: int) -> None:
         time.sleep(max(0.0, began + 25 - time.monotonic()))
         nodes.cluster.remove_node(nodes.nodes.pop(), allow_graceful=False)
-        lost = time.monotonic()
-        while not said(run, "no worker yet"):
-            assert time.monotonic() < lost + 120, "nothing was said of the stage that has lost its only worker"
-            time.sleep(0.1)
+        wait_for(run, "died")
+        time.sleep(3 * LOOK_EVERY_S)
         nodes.nodes.append(nodes.add())
 
     settings = {**WITH_BOXES, **patience, "engine__resources": resources}
-    summary = run_with_accidents(lambda: explain(run, scene, **settings), run, [2], lose)
-    nodes.cluster.remove_node(rest, allow_graceful=False)
+    try:
+        summary = run_with_accidents(lambda: explain(run, scene, **settings), run, [2], lose)
+    finally:
+        nodes.cluster.remove_node(rest, allow_graceful=False)
     assert summary.exit_code == 0
     expect_equal(local.path, summary.path)
 

@@ -111,12 +111,18 @@ class Bare:
 
     def rate(self, size: int, seconds: float) -> float:
         """Evaluations per second at a batch size; the device is waited for once, at the end."""
+        return self.rate_and_cost(size, seconds)[0]
+
+    def rate_and_cost(self, size: int, seconds: float) -> tuple[float, float]:
+        """The same, and the seconds of all processors that an evaluation takes, which other work changes less."""
         spec, device = self.box.spec, self.box.device
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.is_bf16):
             ready = self.box.prepare(torch.rand((size, spec.clip_len, 3, spec.height, spec.width), device=device))
             self.box.module(ready)
             repeats = max(1, round(seconds / self._seconds(ready, 1)))
-            return size * repeats / self._seconds(ready, repeats)
+            used = time.process_time()
+            rate = size * repeats / self._seconds(ready, repeats)
+            return rate, (time.process_time() - used) / (size * repeats)
 
     def best_size(self, sizes: Sequence[int], trial_s: float) -> int:
         """The size with the most evaluations per second, however little the gain."""

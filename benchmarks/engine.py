@@ -146,8 +146,9 @@ def real_rows(
             print(
                 f"real      {engine:6} {model.name}  efficiency {found['efficiency']:.3f}"
                 f"  steady {found['steady_efficiency']:.3f}  bare {found['bare_rates']}/s  busy"
-                f" {found['scorer_busy_share']:.2f}  decode, refine, write {found['decode_share']:.2f}"
-                f" {found['refine_share']:.2f} {found['write_share']:.2f}",
+                f" {found['scorer_busy_share']:.2f}  model's share of processors {found['model_share_of_processors']}"
+                f"  decode, refine, write {found['decode_share']:.2f} {found['refine_share']:.2f}"
+                f" {found['write_share']:.2f}",
                 flush=True,
             )
             rows.append(found)

@@ -3,10 +3,13 @@
 The bare rate is taken before, between and after the runs, never once at the start: a machine's speed changes by more
 than what is looked for. `efficiency` counts a run from the scorer's readiness to the last written frame; `steady` the
 time between the first and the last eighth of its journal, without filling the pipeline and without the end of the film.
+`model_share_of_processors`: processor seconds that the bare model takes for an evaluation over those of the whole run
+(model loading, film and all): what would be reached on a machine that nobody else uses, if no processor ever waited.
 """
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -72,9 +75,9 @@ def measure_real(model: Model, engine: str, seconds: float, runs: int) -> dict[s
     assert isinstance(box, TorchBox)
     bare = Bare(box, config.score.precision)
     size = bare.best_size([size for size in BATCH_SIZES if size <= 64], TRIAL_S)
-    rates = [bare.rate(size, BARE_S)]
-    num_clips = max(4, round(seconds * rates[0] / model.budget))
-    figures, steady = [], []
+    rates, costs = ([value] for value in bare.rate_and_cost(size, BARE_S))
+    num_clips = max(2, round(seconds * rates[0] / model.budget))
+    figures, steady, own_costs = [], [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = probe(str(model.footage))
@@ -86,11 +89,14 @@ def measure_real(model: Model, engine: str, seconds: float, runs: int) -> dict[s
             options={**settings, "engine.num_scorers": 1, "decode.to_s": round(length_s - 0.5 / fps, 3)}
         )
         for number in range(runs):
+            used = time.process_time()
             summary = run(config, [str(footage)], folder / f"run{number}", is_quiet=True)
+            own_costs.append((time.process_time() - used) / summary.figures["evaluations"])
             assert not summary.failures, summary.failures
             figures.append(summary.figures)
             steady.append(steady_rate(folder / f"run{number}", model.budget))
-            rates.append(bare.rate(size, BARE_S))
+            for known, value in zip((rates, costs), bare.rate_and_cost(size, BARE_S), strict=True):
+                known.append(value)
     around = [(before + after) / 2 for before, after in pairwise(rates)]
     score = ScoreConfig(device=str(box.device), batch_size=size)
     return {
@@ -105,6 +111,7 @@ def measure_real(model: Model, engine: str, seconds: float, runs: int) -> dict[s
         "rates": [round(found["evaluations_per_s"], 2) for found in figures],
         "efficiency": _ratio([found["evaluations_per_s"] for found in figures], around),
         "steady_efficiency": _ratio(steady, around),
+        "model_share_of_processors": round(median(costs) / median(own_costs), 4) if engine == "local" else None,
         "told_efficiency": [round(found["efficiency"], 4) for found in figures],
         **{
             key: round(median(found[key] for found in figures), 4)

@@ -46,7 +46,8 @@ COLOURS = {
     "kernel-shap": "#d55e00",
     "mask-optimisation": "#f0e442",
 }
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 360, 240, 46, 28, 10, 34
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 360, 240, 46, 28, 14, 34
+LEGEND_COLUMNS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ def table(rows: Sequence[Row]) -> str:
 def curves_svg(rows: Sequence[Row], title: str) -> str:
     """One panel a metric: the mean over clips against evaluations (logarithmic), with its 95 % interval."""
     names = [name for name in COMPARED if any(np.isfinite(row.values[name]).any() for row in rows)]
-    width, height = WIDTH * 2, HEIGHT * -(-len(names) // 2) + 40
+    width, height = WIDTH * 2, HEIGHT * -(-len(names) // 2) + 60
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         f'font-size="11"><rect width="{width}" height="{height}" fill="#fff"/>'
@@ -115,7 +116,8 @@ def curves_svg(rows: Sequence[Row], title: str) -> str:
         parts.append(f'<g transform="translate({number % 2 * WIDTH},{number // 2 * HEIGHT})">{_panel(rows, name)}</g>')
     methods = [method for method in COLOURS if any(row.method == method for row in rows)]
     for number, method in enumerate(methods):
-        x, y = LEFT + number * (width - LEFT) / len(methods), height - 14
+        place, line = number % LEGEND_COLUMNS, number // LEGEND_COLUMNS
+        x, y = LEFT + place * (width - LEFT) / LEGEND_COLUMNS, height - 34 + 20 * line
         parts.append(f'<line x1="{x:.0f}" x2="{x + 16:.0f}" y1="{y - 4}" y2="{y - 4}" {_stroke(method)}/>')
         parts.append(f'<text x="{x + 20:.0f}" y="{y}">{escape(method)}</text>')
     parts.append(f"<title>{escape(title)}</title></svg>\n")
@@ -152,6 +154,8 @@ def _panel(rows: Sequence[Row], name: str) -> str:
                 f'<line x1="{left}" x2="{left}" y1="{y(interval.low):.1f}" y2="{y(interval.high):.1f}" '
                 f'stroke="{COLOURS[method]}" stroke-opacity="0.35"/>'
             )
+            middle = f'cx="{left}" cy="{y(interval.mean):.1f}"'
+            parts.append(f'<circle {middle} r="{3 if method == OURS else 2}" fill="{COLOURS[method]}"/>')
         if points:
             parts.append(f'<polyline points="{points}" fill="none" {_stroke(method)}/>')
     return "".join(parts)

@@ -19,17 +19,16 @@ are made of what is there.
 import argparse
 import json
 import os
-import platform
 import time
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.known_boxes import planted_subjects
-from benchmarks.quality_report import METRICS, Row, comparisons, curves_svg, table
+from benchmarks.quality_report import METRICS, Row, table, write_results
 from benchmarks.real_subjects import calves, cuts, pictures, sequences
 from benchmarks.subjects import DEVELOPMENT_SEEDS, EVALUATION_SEEDS, Half, Subject, demo_subjects
 from pipeline.files import finite
@@ -43,7 +42,6 @@ from stages.questions import MASK_OPTIMISATION
 from stages.records import Evidence, SaliencyMap, Scores
 from stages.refine import Refine, RefineConfig, RefineRequest
 from stages.single import explain_clip, score_clip
-from stages.statistics import bootstrap_interval
 
 RESULTS = Path(__file__).with_name("results") / "quality.json"
 PARTS = Path(__file__).with_name("results") / "parts"
@@ -267,40 +265,7 @@ def main() -> None:
     for model, rows in models.items():
         print(f"\n{model}, {len(rows[0].values['insertion'])} clips\n\n{table(rows)}")
     if not args.quick:
-        write_results(args.out, half, plan, models)
-
-
-def write_results(out: Path, half: Half, plan: Plan, models: dict[str, list[Row]]) -> None:
-    """quality.json, with the models of an earlier call that this one left out, and curves beside it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    earlier = json.loads(out.read_text()) if out.exists() else {}
-    is_same = earlier.get("half") == half and earlier.get("settings") == plan.settings()
-    content = {
-        "half": half,
-        "settings": plan.settings(),
-        "processor": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "models": {
-            **(earlier["models"] if is_same else {}),
-            **{
-                model: {
-                    "rows": [asdict(row) for row in rows],
-                    "means": {
-                        f"{row.method}@{row.budget}": {
-                            name: asdict(bootstrap_interval(np.array(values))) for name, values in row.values.items()
-                        }
-                        for row in rows
-                    },
-                    "comparisons": comparisons(rows),
-                }
-                for model, rows in models.items()
-            },
-        },
-    }
-    out.write_text(json.dumps(finite(content)) + "\n")
-    for model, rows in models.items():
-        if any(row.values["insertion"] for row in rows):
-            out.with_name(f"{out.stem}_{model}.svg").write_text(curves_svg(rows, f"{model}: quality per evaluation"))
+        write_results(args.out, half, plan.settings(), models)
 
 
 def _maps(found: SaliencyMap, wished: SaliencyMap) -> Maps:

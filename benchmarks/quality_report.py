@@ -3,12 +3,18 @@
 In: rows (method, budget) of values, an entry per clip. Out: records for JSON, Markdown, and SVG.
 """
 
+import json
+import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
+from pathlib import Path
 
 import numpy as np
+import torch
 
+from benchmarks.subjects import Half
+from pipeline.files import finite
 from stages.statistics import bootstrap_interval, holm, paired_p
 
 METRICS = (
@@ -86,6 +92,39 @@ def comparisons(rows: Sequence[Row]) -> list[dict[str, object]]:
             test["p_holm"] = corrected
         found += tests
     return found
+
+
+def write_results(out: Path, half: Half, settings: dict[str, int], models: dict[str, list[Row]]) -> None:
+    """quality.json, with the models of an earlier call that this one left out, and curves beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    earlier = json.loads(out.read_text()) if out.exists() else {}
+    is_same = earlier.get("half") == half and earlier.get("settings") == settings
+    content = {
+        "half": half,
+        "settings": settings,
+        "processor": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "models": {
+            **(earlier["models"] if is_same else {}),
+            **{
+                model: {
+                    "rows": [asdict(row) for row in rows],
+                    "means": {
+                        f"{row.method}@{row.budget}": {
+                            name: asdict(bootstrap_interval(np.array(values))) for name, values in row.values.items()
+                        }
+                        for row in rows
+                    },
+                    "comparisons": comparisons(rows),
+                }
+                for model, rows in models.items()
+            },
+        },
+    }
+    out.write_text(json.dumps(finite(content)) + "\n")
+    for model, rows in models.items():
+        if any(row.values["insertion"] for row in rows):
+            out.with_name(f"{out.stem}_{model}.svg").write_text(curves_svg(rows, f"{model}: quality per evaluation"))
 
 
 def table(rows: Sequence[Row]) -> str:

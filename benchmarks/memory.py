@@ -66,12 +66,11 @@ def run_one(sources: Sequence[str], engine: str, sample_every: int = SAMPLE_EVER
         out = Path(folder) / "run"
 
         def look() -> None:
-            told = store_metrics()
+            told, now = store_metrics(), sample(os.getpid())
             for kind, value in told.items():
                 store[kind] = max(store[kind], value)
             if time.monotonic() - began > TIMELINE_S * (len(timeline) + 1):
-                timeline.append({"store_bytes": int(told.get("in_memory", 0)), "workers": sample(os.getpid())})
-            now = sample(os.getpid())
+                timeline.append({"store_bytes": int(told.get("in_memory", 0)), "workers": now})
             for name, held in now.items():
                 least[name] = {key: min(held[key], least.get(name, held)[key]) for key in COME_AND_GO}
             done = _num_done(out)

@@ -141,12 +141,22 @@ def explain(
 
 
 @app.command()
-def resume(run: Run, quiet: opt.Quiet = False, as_json: opt.Json = False, debug: opt.Debug = False) -> None:
-    """Go on with a run that was stopped; nothing that the model answered is asked again."""
+def resume(
+    run: Run,
+    engine: opt.Engine = None,
+    address: opt.Address = None,
+    device: opt.Device = None,
+    overrides: opt.Overrides = None,
+    quiet: opt.Quiet = False,
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Go on with a run that was stopped, also elsewhere; nothing that the model answered is asked again."""
     with _one_line_errors(debug):
         from pipeline.runner import resume as resume_run
 
-        outcome = resume_run(run, is_quiet=quiet or as_json)
+        changes = opt.settings_of({"engine": engine, "address": address, "device": device})
+        outcome = resume_run(run, is_quiet=quiet or as_json, options=changes, overrides=overrides or ())
         _finish(outcome.path, outcome.exit_code, run, is_quiet=quiet, as_json=as_json)
 
 

@@ -26,7 +26,7 @@ Tolerance = Annotated[
 ]
 Substrate = Annotated[str | None, typer.Option(help="What hides a voxel: blur, mean, noise, freeze or median.")]
 Engine = Annotated[str | None, typer.Option(help="local, ray or auto (ray for more than a minute of video).")]
-Address = Annotated[str | None, typer.Option(help="A Ray cluster to join: auto or ray://HOST:PORT.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT.")]
 Device = Annotated[str | None, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")]
 Seed = Annotated[int | None, typer.Option(help="Every random choice derives from it.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML settings; see configs/default.yaml.")]
@@ -79,10 +79,14 @@ def read_config(path: Path | None, overrides: Sequence[str] | None, **options: o
     """The configuration from the file, the options that were given, and --set. Raises ConfigError."""
     from pipeline.config import load_config
 
-    given: Mapping[str, object] = {
+    return load_config(path, options=settings_of(options), overrides=overrides or ())
+
+
+def settings_of(options: Mapping[str, object]) -> dict[str, object]:
+    """The settings behind the options that were given."""
+    return {
         SETTING_OF_OPTION[name]: value for name, value in options.items() if value is not None and value is not False
     }
-    return load_config(path, options=given, overrides=overrides or ())
 
 
 def default_out(source: str) -> str:

@@ -24,7 +24,7 @@ from stages.refine import RefineConfig
 from stages.render import RenderConfig
 from stages.score import ScoreConfig
 
-__all__ = ["Config", "EngineConfig", "ModelConfig", "ScreenConfig", "load_config", "make_config"]
+__all__ = ["Config", "EngineConfig", "ModelConfig", "ScreenConfig", "changed_config", "load_config", "make_config"]
 
 # Short names of the settings that are used most, in files, in --set and as options of the command line.
 SHORT_KEYS = {
@@ -44,6 +44,13 @@ NOT_IN_FINGERPRINT: Mapping[str, set[str] | bool] = {
     "decode": {"max_open"},
     "score": {"device", "batch_size", "max_batch_bytes", "cached_clips"},
 }
+
+# What may differ when a run is taken up again; films of one run look alike.
+_HOW = (
+    "engine",
+    "decode.max_open",
+    *(f"score.{name}" for name in ("device", "batch_size", "max_batch_bytes", "cached_clips")),
+)
 
 
 class Config(Settings):
@@ -107,7 +114,41 @@ def load_config(
     values: dict[str, Any] = {}
     for key, value in ({} if path is None else _read_yaml(path)).items():
         _assign(values, key, value)
-    for key, value in (options or {}).items():
+    _assign_given(values, options or {}, overrides)
+    return make_config(values)
+
+
+def changed_config(
+    config: Config, *, options: Mapping[str, object] | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """`config` with other settings of how it is carried out: another cluster, device or batch.
+
+    Raises ConfigError for a setting that would change a result or the look of a film, besides what `load_config` does.
+    """
+    values = config.model_dump(mode="json")
+    _assign_given(values, options or {}, overrides)
+    changed = make_config(values)
+    for key in dotted_keys():
+        mine, theirs = (_value_at(one, key) for one in (config, changed))
+        if not isinstance(mine, BaseModel) and mine != theirs and not _is_how(key):
+            fact = f"was {mine!r} when the run began, and what is computed so far rests on it"
+            raise ConfigError(key, fact, f"only {', '.join(_HOW)} may change on resume; else start a new run")
+    return changed
+
+
+def _is_how(key: str) -> bool:
+    return any(key == how or key.startswith(f"{how}.") for how in _HOW)
+
+
+def _value_at(config: Config, key: str) -> object:
+    found: object = config
+    for name in key.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _assign_given(values: dict[str, Any], options: Mapping[str, object], overrides: Sequence[str]) -> None:
+    for key, value in options.items():
         _assign(values, key, value)
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -117,7 +158,6 @@ def load_config(
             _assign(values, key.strip(), yaml.safe_load(value))
         except yaml.YAMLError:
             raise ConfigError(f"--set {text}", "the value is not YAML", "quote it: --set 'key=\"value\"'") from None
-    return make_config(values)
 
 
 def make_config(values: Mapping[str, Any]) -> Config:

@@ -28,5 +28,9 @@ def make_fleet(config: Config, feed: SourceFeed) -> Fleet:
     cpus = max(num_cpus(), math.ceil(cpus_asked(config)))
     most = config.engine.num_coordinators or MOST_SHARDS
     return RayFleet(
-        address=settings.address, store_bytes=store_bytes(config), num_cpus=cpus, num_videos=feed.num_at_least(most)
+        address=settings.address,
+        store_bytes=store_bytes(config),
+        num_cpus=cpus,
+        num_videos=feed.num_at_least(most),
+        patience_s=settings.startup_s,
     )

@@ -1,11 +1,73 @@
-"""What a Ray cluster offers, and what an actor asks of it."""
+"""How a Ray cluster is joined, what it offers, and what an actor asks of it."""
 
+import logging
+import socket
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.engine import Capacity
 from stages.base import Resources
+from stages.errors import ResourceError
+
+REACH_S = 30.0
+PROBE_S = 5.0
+
+
+def join(address: str, *, patience_s: float = REACH_S) -> None:
+    """Connect this process to the cluster at `address`: `auto`, `host:port` or `ray://host:port`.
+
+    A head that is still starting is waited for. Raises ResourceError for one that cannot be reached or refuses.
+    """
+    _reach(address, patience_s)
+    _init(
+        f"the Ray cluster at {address}", "see `ray status` there; its Ray and Python must be as here", address=address
+    )
+
+
+def begin(*, num_cpus: float, store_bytes: int) -> None:
+    """Start a cluster on this machine that ends with this process. Raises ResourceError when Ray does not come up."""
+    own = {"num_cpus": num_cpus, "object_store_memory": store_bytes, "include_dashboard": False}
+    _init(
+        "a Ray cluster on this machine",
+        "see /tmp/ray/session_latest/logs, or use --engine local",
+        address="local",
+        **own,
+    )
+
+
+def _init(item: str, next_step: str, **where: Any) -> None:
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise ResourceError(item, reason(error), next_step) from error
+
+
+def _reach(address: str, patience_s: float) -> None:
+    """Ray asks a silent port for minutes and then ends the process: so it is asked for here first."""
+    host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # `auto`, or something that Ray refuses at once
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
+        except (OSError, OverflowError) as error:
+            if time.monotonic() < until:
+                time.sleep(1.0)
+                continue
+            step = "start its head (`ray start --head`), or name another: `heatreel resume RUN --address HOST:PORT`"
+            raise ResourceError(f"the Ray cluster at {address}", f"nothing answers there ({error})", step) from error
+        return
+
+
+def reason(error: Exception) -> str:
+    """The last line of what Ray tells at length."""
+    told = str(error).strip().splitlines()
+    return told[-1].strip().rstrip(".") if told else type(error).__name__
 
 
 def cluster_capacity() -> Capacity:

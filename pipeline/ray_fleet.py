@@ -15,7 +15,7 @@ from pipeline.actors import RayEngine
 from pipeline.config import Config
 from pipeline.logs import LogLine, LogTray
 from pipeline.metrics import METRICS
-from pipeline.ray_cluster import actor_options, cluster_capacity
+from pipeline.ray_cluster import REACH_S, actor_options, begin, cluster_capacity, join, reason
 from pipeline.shards import Message, Report, Shard, ShardPlan
 from pipeline.topology import ScorerReport, Share, num_scorers
 from pipeline.work import StageName
@@ -82,7 +82,15 @@ class _Post:
 class RayFleet:
     """Shards on the cluster at `address`, or on one of its own that ends with it."""
 
-    def __init__(self, *, address: str | None, store_bytes: int, num_cpus: float, num_videos: int) -> None:
+    def __init__(
+        self,
+        *,
+        address: str | None,
+        store_bytes: int,
+        num_cpus: float,
+        num_videos: int,
+        patience_s: float = REACH_S,
+    ) -> None:
         import ray
 
         self._ray: Any = ray
@@ -90,10 +98,10 @@ class RayFleet:
         if self._is_own:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            size = max(store_bytes, MIN_STORE_BYTES)
-            own = {"address": "local", "include_dashboard": False, "num_cpus": num_cpus, "object_store_memory": size}
-            where = own if address is None else {"address": address}
-            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+            if address is None:
+                begin(num_cpus=num_cpus, store_bytes=max(store_bytes, MIN_STORE_BYTES))
+            else:
+                join(address, patience_s=min(patience_s, REACH_S))
         self._num_videos = num_videos
         self._class = ray.remote(_Coordinator)
         self._posts: list[_Post] = []
@@ -183,8 +191,14 @@ class RayFleet:
         try:
             report, error, _, post.hands = self._ray.get(post.calls.pop(0))
         except self._ray.exceptions.RayError as dead:
-            fact = f"a coordinator died before it had begun ({type(dead).__name__})"
-            raise ResourceError("the run", fact, "look at the logs of the cluster") from dead
+            index = self._posts.index(post)
+            _log.warning("coordinator=%d %s before it had begun: %s", index, type(dead).__name__, reason(dead))
+            post.deaths += 1
+            if post.deaths > MAX_DEATHS or getattr(dead, "actor_init_failed", False):
+                fact = f"coordinator {index} died {post.deaths} times before it had begun ({reason(dead)})"
+                raise ResourceError("the run", fact, "look at the logs of the cluster; then resume") from dead
+            self._launch(post)  # its workers, if it had any, died with it and had nothing to do yet
+            return self._first_report(post)
         if error is not None:
             raise error
         post.is_starting = False
@@ -213,8 +227,7 @@ class RayFleet:
         return report
 
     def _begin_again(self, index: int, post: _Post, error: Exception) -> Report:
-        told = str(error).strip().splitlines()
-        _log.warning("coordinator=%d %s: %s", index, type(error).__name__, told[-1] if told else "died")
+        _log.warning("coordinator=%d %s: %s", index, type(error).__name__, reason(error))
         self._ray.kill(post.actor)
         self._end(post.hands)
         post.messages, post.hands = [], {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import merge_tables
-from pipeline.config import Config, make_config
+from pipeline.config import Config, changed_config, make_config
 from pipeline.dispatcher import Dispatcher
 from pipeline.engines import make_fleet
 from pipeline.feed import SourceFeed
@@ -76,21 +76,30 @@ def run(
         return _execute(config, folder, record, SourceFeed(sources), is_quiet=is_quiet)
 
 
-def resume(path: str | Path, *, is_quiet: bool = False) -> RunSummary:
-    """Go on with the run in `path`. Raises ManifestError when an input, the weights or the config have changed."""
+def resume(
+    path: str | Path,
+    *,
+    is_quiet: bool = False,
+    options: Mapping[str, object] | None = None,
+    overrides: Sequence[str] = (),
+) -> RunSummary:
+    """Go on with the run in `path`, if asked on another cluster or device (`pipeline.config.changed_config`).
+
+    Raises ManifestError when an input, the weights or the config have changed, ConfigError for a setting that may not.
+    """
     with mirrored(path, "resume") as work:
-        return _resume(work, is_quiet=is_quiet)
+        return _resume(work, is_quiet=is_quiet, options=options or {}, overrides=overrides)
 
 
-def _resume(path: Path, *, is_quiet: bool) -> RunSummary:
+def _resume(path: Path, *, is_quiet: bool, options: Mapping[str, object], overrides: Sequence[str]) -> RunSummary:
     folder = RunFolder.open(path, write=True)
     manifest = folder.manifest
-    config = make_config(manifest.config)
+    config = changed_config(make_config(manifest.config), options=options, overrides=overrides)
     folder.expect_same("the configuration", manifest.config_sha256, config.fingerprint())
     record = RunRecord(folder)
     done = {summary.uri for summary in folder.summaries()}
     known = {source.uri: video_id for video_id, source in folder.inputs().items()}
-    folder.update(status="running", ended_at=None)
+    folder.update(status="running", ended_at=None, config=config.model_dump(mode="json"))
     feed = SourceFeed(record.sources(), known=known, skip=done)
     return _execute(config, folder, record, feed, is_quiet=is_quiet)
 

@@ -88,7 +88,7 @@ class EngineConfig(Settings):
     """How the work is carried out. Nothing in this section changes a map."""
 
     kind: EngineKind = Field(default="auto", description="auto: ray for more than a minute of video or with an address")
-    address: str | None = Field(default=None, description="a Ray cluster to join: auto, or ray://HOST:PORT")
+    address: str | None = Field(default=None, description="a Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT")
     num_coordinators: int | None = Field(
         default=None, ge=1, description="loops that share the videos; null: one for every 16 scorers"
     )

@@ -1,13 +1,16 @@
 """A run follows its cluster: scorers join when nodes do and leave with them; what cannot be placed is said."""
 
 import json
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from small_runs import expect_equal, explain, write_scene
 from trials import ON_RAY, Nodes, run_with_accidents, start_driver
 
 from pipeline.actors import LOOK_EVERY_S
+from pipeline.runner import resume
 from stages.errors import ResourceError
 
 pytest.importorskip("ray")
@@ -31,10 +34,10 @@ def scene(tmp_path_factory):
     return write_scene(tmp_path_factory.mktemp("scene") / "scene.mp4", 96)
 
 
-def said(run, word: str) -> list[str]:
+def said(run, word: str, stage: str = "stage=score") -> list[str]:
     log = run / "log.jsonl"  # there once something was said
     lines = (json.loads(line) for line in (log.read_text() if log.exists() else "").splitlines())
-    return [line["message"] for line in lines if word in line["message"] and "stage=score" in line["message"]]
+    return [line["message"] for line in lines if word in line["message"] and stage in line["message"]]
 
 
 def wait_for(run, word: str) -> None:
@@ -91,8 +94,39 @@ def test_a_driver_outside_the_cluster_gives_the_same_maps(tmp_path, nodes):
     scene = write_scene(tmp_path / "scene.mp4", 24)
     local = explain(tmp_path / "local", scene)
     driver = start_driver(tmp_path / "run", [scene], {**ON_RAY, "engine__address": nodes.client_address})
-    assert driver.wait(timeout=300) == 0
+    assert driver.wait(timeout=300) == 0, (tmp_path / "run.err").read_text()
     expect_equal(local.path, tmp_path / "run")
+
+
+def test_a_node_that_dies_under_the_coordinator_before_it_has_begun_costs_nothing(tmp_path, scene, nodes):
+    """The cluster believes in a dead node for some seconds, and places actors there."""
+    local = explain(tmp_path / "local", scene)
+    lost = nodes.add(resources={"desk": 1})
+    nodes.cluster.remove_node(lost, allow_graceful=False)
+    resources = {**ON_RAY["engine__resources"], "coordinator": {"num_cpus": 0.5, "custom": {"desk": 1}}}
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(explain, tmp_path / "run", scene, **{**ON_RAY, "engine__resources": resources})
+        while not said(tmp_path / "run", "before it had begun", stage="") and not run.done():
+            time.sleep(0.1)
+        assert not run.done()
+        nodes.nodes.append(nodes.add(resources={"desk": 1}))
+        summary = run.result()
+    assert summary.exit_code == 0
+    expect_equal(local.path, summary.path)
+
+
+def test_a_run_whose_cluster_is_not_there_goes_on_with_another(tmp_path, scene, nodes):
+    local = explain(tmp_path / "local", scene)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = f"127.0.0.1:{free.getsockname()[1]}"
+    driver = start_driver(tmp_path / "run", [scene], {**ON_RAY, "engine__address": nowhere, "engine__startup_s": 1})
+    assert driver.wait(timeout=120) == 1
+    told = (tmp_path / "run.err").read_text().splitlines()[-1]
+    assert f"the Ray cluster at {nowhere}: nothing answers there" in told
+    summary = resume(tmp_path / "run", is_quiet=True, options={"engine.address": nodes.cluster.address})
+    assert summary.exit_code == 0
+    expect_equal(local.path, summary.path)
 
 
 @pytest.mark.parametrize(

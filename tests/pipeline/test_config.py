@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from pipeline.config import SHORT_KEYS, Config, dotted_keys, load_config
+from pipeline.config import SHORT_KEYS, Config, changed_config, dotted_keys, load_config
 from pipeline.config_files import default_yaml, schema_json
 from stages.errors import ConfigError
 
@@ -53,6 +53,21 @@ def test_an_override_is_read_as_yaml() -> None:
     assert config.engine.window_clips is None
     assert config.engine.batch_deadline_s == 0.5
     assert config.score.substrate == "freeze"
+
+
+def test_how_a_run_is_carried_out_may_change_on_resume_and_is_no_other_run() -> None:
+    began = load_config(overrides=["budget=64", "engine.retries=9", "model.options={size: 3}"])
+    how = {"engine.address": "head:6379", "score.device": "cpu"}
+    changed = changed_config(began, options=how, overrides=["score.batch_size=8", "budget=64"])
+    assert (changed.engine.address, changed.engine.retries, changed.score.batch_size) == ("head:6379", 9, 8)
+    assert changed.fingerprint() == began.fingerprint()
+
+
+@pytest.mark.parametrize("override", ["budget=65", "model.options={size: 4}", "render.scale=2", "target=cat"])
+def test_what_a_run_has_computed_rests_on_the_rest(override: str) -> None:
+    began = load_config(overrides=["budget=64", "model.options={size: 3}"])
+    with pytest.raises(ConfigError, match=r"was .* when the run began.*start a new run"):
+        changed_config(began, overrides=[override])
 
 
 def test_every_short_key_stands_for_a_setting() -> None:

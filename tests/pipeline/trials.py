@@ -105,11 +105,12 @@ def some_worker(fleet: Any, stage: str, but: Sequence[object], rng: Random) -> A
 
 
 def start_driver(run: Path, sources: Sequence[Path], settings: Mapping[str, object]) -> subprocess.Popen[bytes]:
-    """Explains in a process of its own."""
+    """Explains in a process of its own; what it says goes to the file `run`.err."""
     given = ", ".join(f"Path({str(source)!r})" for source in sources)
     code = f"import sys; sys.path.insert(0, {str(TESTS)!r}); from pathlib import Path; from small_runs import explain; "
     code += f"sys.exit(explain(Path({str(run)!r}), {given}, **{settings!r}).exit_code)"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=TESTS.parents[1], stderr=subprocess.DEVNULL)
+    with run.with_suffix(".err").open("w") as said:
+        return subprocess.Popen([sys.executable, "-c", code], cwd=TESTS.parents[1], stderr=said)
 
 
 def kill_driver(

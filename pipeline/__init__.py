@@ -25,6 +25,9 @@ def explain(
     `overrides` are settings with `__` for the dot: `explain("a.mp4", score__substrate="freeze", seed=3)`. The run
     folder is kept where `out` says, else it is temporary. Raises ExplainError when nothing could be explained.
     """
+    from pipeline.memory import keep_freed_memory
+
+    keep_freed_memory()  # before the libraries that api.py imports begin threads
     from pipeline.api import explain_in_memory
 
     settings = {name.replace("__", "."): value for name, value in overrides.items()}

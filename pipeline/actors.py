@@ -15,9 +15,10 @@ from typing import Any
 
 from pipeline.engine import Answer, Capacity, FramesLostError, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
 from pipeline.logs import LogLine, LogTray, log_again
+from pipeline.memory import peak_memory
 from pipeline.ray_cluster import actor_options, cluster_capacity, shortage
 from pipeline.work import StageName
-from pipeline.worker import Outcome, StageWorker, peak_memory
+from pipeline.worker import Outcome, StageWorker
 from stages.errors import ResourceError
 from stages.records import Clip
 

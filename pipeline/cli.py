@@ -14,6 +14,7 @@ from pipeline import cli_options as opt
 from pipeline.cli_errors import EXIT_FAILED
 from pipeline.cli_errors import one_line_errors as _one_line_errors
 from pipeline.cli_sanity import sanity, substrates
+from pipeline.memory import keep_freed_memory
 
 app = typer.Typer(
     name="heatreel",
@@ -31,6 +32,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or
 
 def main() -> None:
     """Entry point of the console script."""
+    keep_freed_memory()  # here, where no thread has begun
     app()
 
 

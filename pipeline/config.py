@@ -18,7 +18,7 @@ from stages.aggregate import AggregateConfig
 from stages.base import Settings
 from stages.decode import DecodeConfig
 from stages.errors import ConfigError
-from stages.perturb import PerturbConfig
+from stages.perturb import METHODS_THAT_ASK, PerturbConfig
 from stages.priors import is_file
 from stages.refine import RefineConfig
 from stages.render import RenderConfig
@@ -74,6 +74,16 @@ class Config(Settings):
         total = self.screen.budget_total
         if total is not None and total < self.budget:
             raise ValueError(f"screen.budget_total {total} is less than one clip takes, {self.budget} evaluations")
+        return self
+
+    @model_validator(mode="after")
+    def _a_family_is_heard(self) -> "Config":
+        family, method, prior = self.perturb.family, self.refine.method, self.refine.prior
+        if family != "auto" and (prior == "rise" or method in METHODS_THAT_ASK):
+            chooser = "--prior rise" if prior == "rise" else method
+            raise ValueError(
+                f"perturb.family {family} has no effect with {chooser}, which chooses its own masks; leave it"
+            )
         return self
 
     @property

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.engine import Answer, Capacity, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
+from pipeline.memory import peak_memory
 from pipeline.topology import num_cpus
 from pipeline.work import StageName
-from pipeline.worker import StageWorker, peak_memory
+from pipeline.worker import StageWorker
 from stages.errors import ResourceError
 
 CLOSE_TIMEOUT_S = 10.0

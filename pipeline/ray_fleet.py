@@ -14,12 +14,12 @@ from typing import Any
 from pipeline.actors import RayEngine
 from pipeline.config import Config
 from pipeline.logs import LogLine, LogTray
+from pipeline.memory import peak_memory
 from pipeline.metrics import METRICS
 from pipeline.ray_cluster import REACH_S, actor_options, begin, cluster_capacity, join, reason
 from pipeline.shards import Message, Report, Shard, ShardPlan
 from pipeline.topology import ScorerReport, Share, num_scorers
 from pipeline.work import StageName
-from pipeline.worker import peak_memory
 from stages.errors import ExplainError, ResourceError
 
 _log = logging.getLogger(__name__)

@@ -1,13 +1,12 @@
 """The inside of a worker, in a thread or in a Ray actor: one stage, and the edge where its errors become data."""
 
-import ctypes
 import logging
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 from pipeline.engine import FramesLostError, Problem, Read, StagePlan
+from pipeline.memory import keep_freed_memory, peak_memory
 from stages.base import Stage
 from stages.decode import DecodeResult
 from stages.errors import ConfigError, DecodeError, ExplainError, NumericsError
@@ -16,10 +15,6 @@ from stages.records import Clip
 _log = logging.getLogger(__name__)
 
 Outcome = tuple[Any, Clip | None, Problem | None, float]
-
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-KEPT_BYTES = 1 << 30
 
 
 class StageWorker:
@@ -84,31 +79,3 @@ def detach(answer: object) -> tuple[object, Clip | None]:
         return answer, None
     info = None if answer.clip is None else answer.clip.info
     return Read(info=info, is_last=answer.is_last, warnings=answer.warnings, frames=None), answer.clip
-
-
-def peak_memory() -> int:
-    """Peak resident bytes of this process."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep large blocks that are freed: given back, their pages come anew in every forward pass.
-
-    A network on a processor spends up to a fifth of its time on that. Other C libraries are left as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-        mallopt(option, KEPT_BYTES)

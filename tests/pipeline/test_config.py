@@ -70,6 +70,13 @@ def test_what_a_run_has_computed_rests_on_the_rest(override: str) -> None:
         changed_config(began, overrides=[override])
 
 
+@pytest.mark.parametrize("chooser", ["prior=rise", "method=borex"])
+def test_a_mask_family_that_would_not_be_heard_is_refused(chooser: str) -> None:
+    assert load_config(overrides=["perturb.family=greedy"]).perturb.family == "greedy"
+    with pytest.raises(ConfigError, match=r"perturb\.family greedy has no effect"):
+        load_config(overrides=["perturb.family=greedy", chooser])
+
+
 def test_every_short_key_stands_for_a_setting() -> None:
     assert set(SHORT_KEYS.values()) <= set(dotted_keys())
 

@@ -76,16 +76,6 @@ class Config(Settings):
             raise ValueError(f"screen.budget_total {total} is less than one clip takes, {self.budget} evaluations")
         return self
 
-    @model_validator(mode="after")
-    def _a_family_is_heard(self) -> "Config":
-        family, method, prior = self.perturb.family, self.refine.method, self.refine.prior
-        if family != "auto" and (prior == "rise" or method in METHODS_THAT_ASK):
-            chooser = "--prior rise" if prior == "rise" else method
-            raise ValueError(
-                f"perturb.family {family} has no effect with {chooser}, which chooses its own masks; leave it"
-            )
-        return self
-
     @property
     def budget(self) -> int:
         """Evaluations of the box for each clip."""
@@ -125,7 +115,9 @@ def load_config(
     for key, value in ({} if path is None else _read_yaml(path)).items():
         _assign(values, key, value)
     _assign_given(values, options or {}, overrides)
-    return make_config(values)
+    config = make_config(values)
+    _expect_heard(config)
+    return config
 
 
 def changed_config(
@@ -135,8 +127,10 @@ def changed_config(
 
     Raises ConfigError for a setting that would change a result or the look of a film, besides what `load_config` does.
     """
-    values = config.model_dump(mode="json")
-    _assign_given(values, options or {}, overrides)
+    values, given = config.model_dump(mode="json"), dict(options or {})
+    if given.get("engine.address") is not None:
+        given = {"engine.kind": "ray", **given}  # a run that began on threads is to join the cluster
+    _assign_given(values, given, overrides)
     changed = make_config(values)
     for key in dotted_keys():
         mine, theirs = (_value_at(one, key) for one in (config, changed))
@@ -144,6 +138,15 @@ def changed_config(
             fact = f"was {mine!r} when the run began, and what is computed so far rests on it"
             raise ConfigError(key, fact, f"only {', '.join(_HOW)} may change on resume; else start a new run")
     return changed
+
+
+def _expect_heard(config: Config) -> None:
+    """Not asked of stored configurations: earlier versions ran with such a family, and did not use it."""
+    family, method, prior = config.perturb.family, config.refine.method, config.refine.prior
+    if family != "auto" and (prior == "rise" or method in METHODS_THAT_ASK):
+        chooser = "--prior rise" if prior == "rise" else method
+        fact = f"{family} has no effect with {chooser}, which chooses its own masks"
+        raise ConfigError("perturb.family", fact, "leave it away")
 
 
 def _is_how(key: str) -> bool:
@@ -217,16 +220,22 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 
 def _assign(values: dict[str, Any], key: str, value: object) -> None:
-    """Set a dotted key; sections that exist already are merged with a section given as a value."""
+    """Set a dotted key."""
     *sections, last = SHORT_KEYS.get(key, key).split(".")
     for name in sections:
         inner = values.setdefault(name, {})
         if not isinstance(inner, dict):
             raise ConfigError(key, f"{name} is a value, not a section", _nearest(key, dotted_keys()))
         values = inner
-    if isinstance(value, dict) and isinstance(values.get(last), dict):
-        value = {**values[last], **value}
-    values[last] = value
+    values[last] = _merged(values.get(last), value, ".".join((*sections, last)))
+
+
+def _merged(old: object, new: object, key: str) -> object:
+    """Sections keep what is not given; settings that are mappings themselves (`labels`, `options`) are replaced."""
+    is_section = any(known.startswith(f"{key}.") for known in dotted_keys())
+    if not (is_section and isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{name: _merged(old.get(name), value, f"{key}.{name}") for name, value in new.items()}}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 # Of malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEPT_BYTES = 1 << 30
+MOST_OF_OLD_GLIBC = 32 << 20
 
 
 def peak_memory() -> int:
@@ -37,5 +38,6 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     mallopt(M_ARENA_MAX, 1)
-    for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-        mallopt(option, KEPT_BYTES)
+    if not mallopt(M_MMAP_THRESHOLD, KEPT_BYTES):
+        mallopt(M_MMAP_THRESHOLD, MOST_OF_OLD_GLIBC)
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

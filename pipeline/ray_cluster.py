@@ -1,6 +1,7 @@
 """How a Ray cluster is joined, what it offers, and what an actor asks of it."""
 
 import logging
+import os
 import socket
 import time
 from collections import Counter
@@ -21,20 +22,14 @@ def join(address: str, *, patience_s: float = REACH_S) -> None:
     A head that is still starting is waited for. Raises ResourceError for one that cannot be reached or refuses.
     """
     _reach(address, patience_s)
-    _init(
-        f"the Ray cluster at {address}", "see `ray status` there; its Ray and Python must be as here", address=address
-    )
+    step = "give the --address of a running head (auto, HOST:PORT or ray://HOST:PORT) with the Ray and Python of here"
+    _init(f"the Ray cluster at {address}", step, address=address)
 
 
 def begin(*, num_cpus: float, store_bytes: int) -> None:
     """Start a cluster on this machine that ends with this process. Raises ResourceError when Ray does not come up."""
-    own = {"num_cpus": num_cpus, "object_store_memory": store_bytes, "include_dashboard": False}
-    _init(
-        "a Ray cluster on this machine",
-        "see /tmp/ray/session_latest/logs, or use --engine local",
-        address="local",
-        **own,
-    )
+    own = {"address": "local", "num_cpus": num_cpus, "object_store_memory": store_bytes, "include_dashboard": False}
+    _init("a Ray cluster on this machine", "see /tmp/ray/session_latest/logs, or use --engine local", **own)
 
 
 def _init(item: str, next_step: str, **where: Any) -> None:
@@ -42,20 +37,23 @@ def _init(item: str, next_step: str, **where: Any) -> None:
 
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises plain ones too when a node does not come up
+        ray.shutdown()
         raise ResourceError(item, reason(error), next_step) from error
 
 
 def _reach(address: str, patience_s: float) -> None:
     """Ray asks a silent port for minutes and then ends the process: so it is asked for here first."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
     host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
     if not (host and port.isdecimal()):
-        return  # `auto`, or something that Ray refuses at once
+        return  # Ray looks for `auto` on this machine, and refuses the rest at once
     until = time.monotonic() + patience_s
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, ValueError) as error:
             if time.monotonic() < until:
                 time.sleep(1.0)
                 continue

@@ -194,10 +194,14 @@ class RayFleet:
             index = self._posts.index(post)
             _log.warning("coordinator=%d %s before it had begun: %s", index, type(dead).__name__, reason(dead))
             post.deaths += 1
-            if post.deaths > MAX_DEATHS or getattr(dead, "actor_init_failed", False):
-                fact = f"coordinator {index} died {post.deaths} times before it had begun ({reason(dead)})"
+            is_mistake = isinstance(dead, self._ray.exceptions.RayTaskError) or getattr(
+                dead, "actor_init_failed", False
+            )
+            if is_mistake or post.deaths > MAX_DEATHS:
+                fact = f"coordinator {index} could not begin, {post.deaths} times ({reason(dead)})"
                 raise ResourceError("the run", fact, "look at the logs of the cluster; then resume") from dead
-            self._launch(post)  # its workers, if it had any, died with it and had nothing to do yet
+            self._ray.kill(post.actor)  # its workers die with it; they had nothing to do yet
+            self._launch(post)
             return self._first_report(post)
         if error is not None:
             raise error

@@ -2,20 +2,23 @@
 
 import json
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from small_runs import expect_equal, explain, write_scene
 from trials import ON_RAY, Nodes, run_with_accidents, start_driver
 
 from pipeline.actors import LOOK_EVERY_S
-from pipeline.runner import resume
 from stages.errors import ResourceError
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+REPOSITORY = Path(__file__).parents[2]
 WITH_BOXES = {
     **{key: value for key, value in ON_RAY.items() if key != "engine__num_scorers"},
     "engine__resources": {**ON_RAY["engine__resources"], "score": {"num_cpus": 0.5, "custom": {"box": 1}}},
@@ -40,9 +43,9 @@ def said(run, word: str, stage: str = "stage=score") -> list[str]:
     return [line["message"] for line in lines if word in line["message"] and stage in line["message"]]
 
 
-def wait_for(run, word: str) -> None:
+def wait_for(run, word: str, stage: str = "stage=score") -> None:
     began = time.monotonic()
-    while not said(run, word):
+    while not said(run, word, stage):
         assert time.monotonic() < began + 120, f"nothing was said that holds {word!r}"
         time.sleep(0.1)
 
@@ -106,10 +109,10 @@ def test_a_node_that_dies_under_the_coordinator_before_it_has_begun_costs_nothin
     resources = {**ON_RAY["engine__resources"], "coordinator": {"num_cpus": 0.5, "custom": {"desk": 1}}}
     with ThreadPoolExecutor(1) as threads:
         run = threads.submit(explain, tmp_path / "run", scene, **{**ON_RAY, "engine__resources": resources})
-        while not said(tmp_path / "run", "before it had begun", stage="") and not run.done():
-            time.sleep(0.1)
-        assert not run.done()
-        nodes.nodes.append(nodes.add(resources={"desk": 1}))
+        try:
+            wait_for(tmp_path / "run", "before it had begun", stage="")
+        finally:
+            nodes.nodes.append(nodes.add(resources={"desk": 1}))
         summary = run.result()
     assert summary.exit_code == 0
     expect_equal(local.path, summary.path)
@@ -124,9 +127,16 @@ def test_a_run_whose_cluster_is_not_there_goes_on_with_another(tmp_path, scene, 
     assert driver.wait(timeout=120) == 1
     told = (tmp_path / "run.err").read_text().splitlines()[-1]
     assert f"the Ray cluster at {nowhere}: nothing answers there" in told
-    summary = resume(tmp_path / "run", is_quiet=True, options={"engine.address": nodes.cluster.address})
-    assert summary.exit_code == 0
-    expect_equal(local.path, summary.path)
+    manifest = tmp_path / "run" / "manifest.json"
+    began = json.loads(manifest.read_text())
+    cli = [sys.executable, "-m", "pipeline", "resume", str(tmp_path / "run"), "--address", nodes.cluster.address]
+    cli += ["--set", "engine.startup_s=300"]
+    told = subprocess.run(cli, capture_output=True, text=True, timeout=300, cwd=REPOSITORY)
+    assert told.returncode == 0, told.stderr
+    ended = json.loads(manifest.read_text())
+    assert ended["config"]["engine"]["address"] == nodes.cluster.address
+    assert ended["config_sha256"] == began["config_sha256"]
+    expect_equal(local.path, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

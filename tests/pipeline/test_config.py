@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from pipeline.config import SHORT_KEYS, Config, changed_config, dotted_keys, load_config
+from pipeline.config import SHORT_KEYS, Config, changed_config, dotted_keys, load_config, make_config
 from pipeline.config_files import default_yaml, schema_json
 from stages.errors import ConfigError
 
@@ -63,6 +63,23 @@ def test_how_a_run_is_carried_out_may_change_on_resume_and_is_no_other_run() -> 
     assert changed.fingerprint() == began.fingerprint()
 
 
+def test_a_run_that_began_elsewhere_asks_what_the_new_cluster_offers() -> None:
+    old = ["engine.kind=local", "engine.resources.score={num_cpus: 2, custom: {a100: 1}}"]
+    began = load_config(overrides=old)
+    new = ["engine.resources={score: {custom: {h100: 1}}}"]
+    changed = changed_config(began, options={"engine.address": "head:6379"}, overrides=new)
+    assert changed.engine.kind == "ray"
+    assert changed.engine.resources.score.custom == {"h100": 1}
+    assert changed.engine.resources.score.num_cpus == 2
+    assert changed_config(began, overrides=["engine.resources.score.custom={}"]).engine.resources.score.custom == {}
+
+
+def test_a_run_of_an_earlier_version_whose_family_was_not_heard_is_taken_up_again() -> None:
+    stored = Config().model_dump(mode="json")
+    stored["perturb"]["family"], stored["refine"]["prior"] = "greedy", "rise"
+    assert changed_config(make_config(stored)).perturb.family == "greedy"
+
+
 @pytest.mark.parametrize("override", ["budget=65", "model.options={size: 4}", "render.scale=2", "target=cat"])
 def test_what_a_run_has_computed_rests_on_the_rest(override: str) -> None:
     began = load_config(overrides=["budget=64", "model.options={size: 3}"])
@@ -73,7 +90,7 @@ def test_what_a_run_has_computed_rests_on_the_rest(override: str) -> None:
 @pytest.mark.parametrize("chooser", ["prior=rise", "method=borex"])
 def test_a_mask_family_that_would_not_be_heard_is_refused(chooser: str) -> None:
     assert load_config(overrides=["perturb.family=greedy"]).perturb.family == "greedy"
-    with pytest.raises(ConfigError, match=r"perturb\.family greedy has no effect"):
+    with pytest.raises(ConfigError, match=r"perturb\.family: greedy has no effect"):
         load_config(overrides=["perturb.family=greedy", chooser])
 
 

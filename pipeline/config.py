@@ -45,11 +45,14 @@ NOT_IN_FINGERPRINT: Mapping[str, set[str] | bool] = {
     "score": {"device", "batch_size", "max_batch_bytes", "cached_clips"},
 }
 
-# What may differ when a run is taken up again; films of one run look alike.
-_HOW = (
-    "engine",
-    "decode.max_open",
-    *(f"score.{name}" for name in ("device", "batch_size", "max_batch_bytes", "cached_clips")),
+# What of it may differ when a run is taken up again: not how films look, of which some may be finished.
+_HOW = tuple(
+    sorted(
+        f"{section}.{name}" if name else section
+        for section, names in NOT_IN_FINGERPRINT.items()
+        if section != "render"
+        for name in (names if isinstance(names, set) else ("",))
+    )
 )
 
 

@@ -29,7 +29,8 @@ from rich.table import Table
 from benchmarks.bare import SHARES, Bare, Work, our_rate, shares
 from stages.models import load_box
 from stages.models_torch import TorchBox
-from stages.score import BATCH_SIZES, Score, ScoreConfig, pick_device
+from stages.score import Score, ScoreConfig, pick_device
+from stages.tuning import BATCH_SIZES
 
 RESULTS = Path(__file__).with_name("results") / "gpu.json"
 VIDEO = {"clip_len": "16", "height": "224", "width": "224", "short_side": "224"}

@@ -25,8 +25,9 @@ from pipeline.runner import run
 from stages.demo.clips import DEMO_VIDEO
 from stages.models import load_box
 from stages.models_torch import TorchBox
-from stages.score import BATCH_SIZES, ScoreConfig
+from stages.score import ScoreConfig
 from stages.sources import probe
+from stages.tuning import BATCH_SIZES
 
 DATA_VARIABLE = "HEATREEL_TEST_DATA"
 BARE_S = 15.0

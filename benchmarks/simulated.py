@@ -32,7 +32,8 @@ from stages.box import BoxSpec
 from stages.decode import DecodeRequest, DecodeResult
 from stages.records import Clip, ClipId, Failure, Geometry, MaskBatch, Scores, VideoSource
 from stages.refine import RefineRequest, RefineResult
-from stages.score import ScoreRequest, ScoreResult, Tuning
+from stages.score import ScoreRequest, ScoreResult
+from stages.tuning import Tuning
 
 CLIP_SHAPE = (4, 3, 16, 16)
 GRID = (8, 28, 28)

@@ -76,6 +76,7 @@ class _Slot:
     worker: int
     actor: Any = None  # None: about to be launched
     is_up: bool = False
+    report: object = None  # of its last worker that was up
 
 
 @dataclass(slots=True, eq=False)
@@ -247,8 +248,13 @@ class RayEngine:
             content = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
             self._pending[ref] = pending
-            told = str(error).strip().splitlines()
             _log.info("stage=%s worker=%d %s: %s", name, slot.worker, type(error).__name__, error)
+            if isinstance(error, self._ray.exceptions.OutOfMemoryError):
+                if slot.plan.frugal is not None and slot.actor is pending.actor:
+                    slot.plan, slot.report = slot.plan.frugal(slot.report), None
+                self._replace(slot, pending.actor, "was ended by Ray: its machine had no memory left")
+                return
+            told = str(error).strip().splitlines()
             self._replace(slot, pending.actor, f"died ({type(error).__name__}: {told[-1] if told else ''})")
             return
         if pending.seq is None:
@@ -256,6 +262,7 @@ class RayEngine:
             slot.is_up = problem is None
             self._setup_deaths.pop((name, slot.worker), None)
             if problem is None:
+                slot.report = report
                 self._said.append(WorkerUp(stage=name, worker=slot.worker, report=report))
             else:
                 self._said.append(WorkerDown(stage=name, worker=slot.worker, problem=problem))

@@ -37,6 +37,8 @@ class StagePlan:
 
     `threads`: how many torch may use in a process of its own; None leaves it alone. `wanted`: how many workers a
     capacity calls for, where their number follows the cluster. `stays_home`: on the coordinator's machine if it can.
+    `frugal`: the plan for a worker that was ended because its machine had no memory left, made of its last report (None
+    where it had made none).
     """
 
     name: StageName
@@ -47,6 +49,7 @@ class StagePlan:
     threads: int | None = None
     wanted: Callable[[Capacity], int] | None = None
     stays_home: bool = False
+    frugal: "Callable[[object], StagePlan] | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,8 +9,9 @@ from stages.box import BlackBox
 from stages.decode import estimate_clips
 from stages.errors import ExplainError
 from stages.models import MODELS
-from stages.score import Score, Tuning
+from stages.score import Score
 from stages.sources import find_sources, probe
+from stages.tuning import Tuning
 
 if TYPE_CHECKING:
     from stages.records import VideoSource

@@ -8,7 +8,7 @@ of itself (its spec) is what the other stages are built from, so a model is load
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,8 @@ from stages.box import BlackBox, BoxSpec
 from stages.decode import Decode
 from stages.models import load_box
 from stages.refine import Refine
-from stages.score import Score, Tuning
+from stages.score import MIN_BATCH_BYTES, Score
+from stages.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ def scorer_plan(config: Config, capacity: Capacity, share: Share = Share()) -> S
     resources = config.engine.resources.score.resolve(1.0 if _uses_gpus(config, capacity) else 0.0)
     workers = max(1, share.of(num_scorers(capacity, config=config)))
     is_open = config.engine.num_scorers is None and not capacity.is_local
-    return StagePlan(
+    plan = StagePlan(
         name="score",
         build=partial(build_score, config),
         workers=workers,
@@ -62,6 +63,21 @@ def scorer_plan(config: Config, capacity: Capacity, share: Share = Share()) -> S
         threads=None if resources.num_gpus else max(int(resources.num_cpus), num_cpus() // workers),
         wanted=partial(_scorers_of, config=config, share=share) if is_open else None,
     )
+    return replace(plan, frugal=partial(_with_half_the_batch, plan, config))
+
+
+def _with_half_the_batch(plan: StagePlan, config: Config, report: object) -> StagePlan:
+    """The same scorer with smaller batches: half of what it had, or a quarter of the bytes where that is not known."""
+    score = config.score
+    if isinstance(report, ScorerReport):
+        changed = {"batch_size": max(1, report.tuning.batch_size // 2)}
+    elif score.batch_size is not None:
+        changed = {"batch_size": max(1, score.batch_size // 2)}
+    else:
+        changed = {"max_batch_bytes": max(MIN_BATCH_BYTES, score.max_batch_bytes // 4)}
+    smaller = config.model_copy(update={"score": score.model_copy(update=changed)})
+    again = replace(plan, build=partial(build_score, smaller))
+    return replace(again, frugal=partial(_with_half_the_batch, again, smaller))
 
 
 def num_scorers(capacity: Capacity, *, config: Config) -> int:

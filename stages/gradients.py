@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stages.box import BlackBox, BoxSpec, OpenBox, to_log_scores
 from stages.errors import ConfigError, ExplainError, NumericsError
+from stages.memory_errors import memory_errors_alike
 from stages.models_spec import nearest
 from stages.models_torch import as_scores
 from stages.questions import CAPTUM_PREFIX, CaptumMethod
@@ -215,7 +216,8 @@ def _hooked(parts: list[nn.Module], hook: Any) -> Iterator[None]:
 def _foreign(item: str, inside: Opened) -> Iterator[None]:
     """Captum and the user's module are foreign code: what they raise becomes one line."""
     try:
-        yield
+        with memory_errors_alike():
+            yield
     except (ExplainError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # foreign code, as in score.py

@@ -1,7 +1,7 @@
 """3  MaskBatch + Clip -> Scores: the only place a model is called.
 
 Masks of several clips share a batch. They are rendered here, beside the model, slice by slice; a clip and its substrate
-stay on the device under the clip's id. The stage finds its batch size once and halves it when the device runs out.
+stay on the device under the clip's id. The stage finds its batch size once and halves it when memory runs out.
 """
 
 import logging
@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,20 +22,17 @@ from stages.attributions import Attributor, Subject
 from stages.base import Settings
 from stages.box import BlackBox, to_log_scores
 from stages.errors import ExplainError, ModelError, ResourceError
+from stages.memory_errors import memory_errors_alike
 from stages.models_torch import TorchBox
 from stages.perturbed import LoadedClip, Perturbed, to_device
 from stages.records import Clip, ClipId, MaskBatch, Scores
 from stages.seeds import clip_rng
 from stages.substrates import make_substrate
+from stages.tuning import BATCH_SIZES, Tuning, find_batch_size, rate_of
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-TRIAL_S = 0.25
-# A larger batch must be this much faster, else the smaller one stays: it fills sooner and waits less.
-WORTHWHILE_GAIN = 1.04
-# Where one batch takes this long already, a larger one would only be waited for.
-LONG_BATCH_S = 0.5
+MIN_BATCH_BYTES = 1 << 20
 
 
 class ScoreConfig(Settings):
@@ -53,7 +51,9 @@ class ScoreConfig(Settings):
         default="fp32", description="fp32, or bf16: autocast, scores change by about 1 in 100"
     )
     batch_size: int | None = Field(default=None, ge=1, description="None: found by trying, once per device")
-    max_batch_bytes: int = Field(default=2 << 30, ge=1 << 20, description="bound of one batch of perturbed clips")
+    max_batch_bytes: int = Field(
+        default=2 << 30, ge=MIN_BATCH_BYTES, description="bound of one batch of perturbed clips"
+    )
     cached_clips: int = Field(default=8, ge=1, description="clips that a scorer keeps on its device")
 
 
@@ -71,14 +71,6 @@ class ScoreResult:
 
     scores: tuple[Scores, ...]
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """The best batch size found, and the bare model's evaluations per second at it (the yardstick of efficiency)."""
-
-    batch_size: int
-    evaluations_per_s: float
 
 
 class Score:
@@ -142,25 +134,18 @@ class Score:
         return ScoreResult(scores=tuple(scores), seconds=time.perf_counter() - start)
 
     def tune(self) -> Tuning:
-        """Find the batch size with the most evaluations per second and measure the bare model at it.
+        """Find the smallest batch size with about the most evaluations per second of the bare model.
 
-        The model is run on noise in a tight loop, without masks; sizes grow until the gain stops or memory ends.
+        The model is run on noise in a tight loop, without masks (`tuning.py`).
         """
-        best = Tuning(batch_size=1, evaluations_per_s=0.0)
         fixed = self.config.batch_size or self.box.spec.batch_size
-        for size in (fixed,) if fixed else BATCH_SIZES:
-            if size > 1 and size * self._bytes_per_clip() > self.config.max_batch_bytes:
-                break
-            try:
-                rate = self._bare_rate(size)
-            except torch.OutOfMemoryError:
-                break
-            if rate >= best.evaluations_per_s * WORTHWHILE_GAIN:
-                best = Tuning(batch_size=size, evaluations_per_s=rate)
-            if size >= 8 * best.batch_size or size / rate > LONG_BATCH_S:
-                break
-        self._batch_size = best.batch_size
-        return best
+
+        def fits(size: int) -> bool:
+            return size * self._bytes_per_clip() <= self.config.max_batch_bytes
+
+        found = find_batch_size(self._bare_rate, (fixed,) if fixed else [1, *filter(fits, BATCH_SIZES[1:])])
+        self._batch_size = found.batch_size
+        return found
 
     def _values(
         self, batches: tuple[MaskBatch, ...], loaded: Mapping[ClipId, LoadedClip]
@@ -192,7 +177,7 @@ class Score:
         while True:
             size = self._batch_size or self.box.spec.batch_size or min(BATCH_SIZES[-1], 32)
             try:
-                with torch.inference_mode():
+                with torch.inference_mode(), memory_errors_alike():
                     frames = self._render(perturbed, start, start + size)
                     return list(self._fetch(self._ask(frames), len(frames)).numpy())
             except torch.OutOfMemoryError as error:
@@ -220,7 +205,8 @@ class Score:
         """What the box answers, still on its device: nothing here waits for the device."""
         spec = self.box.spec
         try:
-            with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            is_bf16 = self.config.precision == "bf16"
+            with memory_errors_alike(), torch.autocast(frames.device.type, torch.bfloat16, enabled=is_bf16):
                 return self.box.ask(frames) if isinstance(self.box, TorchBox) else self.box(frames)
         except (ExplainError, torch.OutOfMemoryError):
             raise
@@ -263,15 +249,13 @@ class Score:
         return 4 * 3 * spec.clip_len * spec.height * spec.width
 
     def _bare_rate(self, size: int) -> float:
-        """Evaluations per second on a batch of noise; the best of three short trials after one warm-up."""
+        """Evaluations per second on a batch of noise."""
         spec = self.box.spec
         shape = (size, spec.clip_len, 3, spec.height, spec.width)
         noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.box.device)
         frames = self.box.normalised(noise) if isinstance(self.box, TorchBox) else noise
-        with torch.inference_mode():
-            self._timed(frames, 1)
-            repeats = max(1, int(TRIAL_S / max(self._timed(frames, 1), 1e-6)))
-            return max(size * repeats / self._timed(frames, repeats) for _ in range(3))
+        with torch.inference_mode(), memory_errors_alike():
+            return rate_of(partial(self._timed, frames), size)
 
     def _timed(self, frames: Tensor, repeats: int) -> float:
         start = time.perf_counter()

@@ -1,6 +1,8 @@
 """A box for runs in tests: class k scores the brightness of quadrant k. Faults can be ordered through its options."""
 
 import os
+import re
+import resource
 import signal
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from stages.box import BoxSpec
 
 CLIP_LEN, SIZE = 4, 24
+ROOM_BYTES, SWOLLEN_S = 512 << 20, 0.5
 LABELS = ("upper left", "upper right", "lower left", "lower right")
 
 
@@ -38,6 +41,15 @@ class Quadrants:
             raise RuntimeError("out of sorts")
         if self.fault == "out of memory" and len(frames) > self.every:
             raise torch.OutOfMemoryError("the device is full")
+        if self.fault == "no memory" and self.calls == 1:  # from here on this process gets ROOM more than it has
+            used_kib = re.search(r"VmData:\s*(\d+)", Path("/proc/self/status").read_text())
+            assert used_kib is not None
+            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            resource.setrlimit(resource.RLIMIT_DATA, ((int(used_kib[1]) << 10) + ROOM_BYTES, hard))
+        if self.fault in ("no memory", "swell"):
+            swollen = torch.ones(len(frames), self.every << 20, dtype=torch.uint8)
+            time.sleep(SWOLLEN_S * (self.fault == "swell"))
+            del swollen
         if self.fault == "black" and bool((frames.amax((2, 3, 4)) < 0.02).any()):
             raise RuntimeError("will not look at black frames")
         if self.fault in ("hang", "die", "interrupt") and self.calls > self.every and not self.marker.exists():

@@ -7,7 +7,7 @@ from fsspec's own configuration and from the store's own environment. Local path
 import errno
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -73,12 +73,16 @@ def is_web(uri: str) -> bool:
 
 
 def open_store(uri: str, kind: type[ExplainError] = DecodeError) -> tuple[Any, str]:
-    """The fsspec file system of a URI, and the path in it. Raises `kind` where it cannot be had."""
+    """The fsspec file system of a URI, and the path in it. Raises `kind` where it cannot be had.
+
+    It has forgotten what it listed: fsspec keeps file systems, and what they list, for as long as a process lives.
+    """
 
     def opened() -> tuple[Any, str]:
         import fsspec
 
         store, path = fsspec.core.url_to_fs(uri)
+        store.invalidate_cache()
         return store, path
 
     return attempt(uri, opened, kind)
@@ -110,7 +114,7 @@ def fault_of(uri: str, error: Exception) -> Fault:
         return Fault(f"{scheme}:// needs a package that is not installed", _package(scheme, said))
     if isinstance(error, ValueError) and "Protocol not known" in said:
         return Fault(f"{scheme}:// is not a protocol that is known here", "check the spelling of the URI")
-    status = getattr(error, "status", None)
+    status = _status(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return Fault("there is no such file or folder", "check the URI")
     # What fsspec raises, and web servers answer, where a store is there but cannot be listed or written to.
@@ -121,9 +125,17 @@ def fault_of(uri: str, error: Exception) -> Fault:
     kind = type(error).__name__
     if isinstance(error, PermissionError) or status in (401, 403) or "Credential" in kind or "Auth" in kind:
         return Fault(f"access is denied ({said or kind})", "check the credentials (docs/usage.md, Remote files)")
-    is_passing = not (isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429))
+    is_passing = not (status is not None and 400 <= status < 500 and status not in (408, 425, 429))
     detail = f"{kind}: {said}" if said else kind
     return Fault(f"the store does not answer as it should ({detail})", "check the address and the network", is_passing)
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status that a store's client tells of: aiohttp's, gcsfs's, botocore's."""
+    response = getattr(error, "response", None)
+    told = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, Mapping) else None
+    found = (getattr(error, "status", None), getattr(error, "code", None), told)
+    return next((status for status in found if isinstance(status, int)), None)
 
 
 def expect_remote(uri: str) -> None:

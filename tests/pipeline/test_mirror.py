@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import fsspec
@@ -281,7 +282,7 @@ def test_one_process_of_a_machine_at_a_time():
 
 
 BAD = {
-    "s3://bucket/run": ("needs a package that is not installed", "pip install s3fs"),
+    "gs://bucket/run": ("needs a package that is not installed", "pip install gcsfs"),
     "nosuch://bucket/run": ("not a protocol that is known", "spelling"),
     "memory://": ("names no folder", "s3://bucket"),
     "http://127.0.0.1:9/run": ("does not answer as it should|cannot", ""),
@@ -291,8 +292,8 @@ BAD = {
 
 @pytest.mark.parametrize("uri", BAD)
 def test_a_bad_uri_is_refused_with_reason_and_remedy(uri):
-    if uri.startswith("s3") and "s3" in fsspec.registry:
-        pytest.skip("s3fs is installed")
+    if uri.startswith("gs:") and find_spec("gcsfs"):
+        pytest.skip("gcsfs is installed")
     fact, remedy = BAD[uri]
     with pytest.raises(ExplainError, match=fact) as error, mirrored(uri, "resume"):
         pass

@@ -145,7 +145,7 @@ def real_rows(
             found = measure_real(model, engine, seconds, runs)
             print(
                 f"real      {engine:6} {model.name}  efficiency {found['efficiency']:.3f}"
-                f"  steady {found['steady_efficiency']:.3f}  bare {found['bare_rates']}/s  busy"
+                f"  steady {found['steady_efficiency']:.3f}  {found['runs_that_count']} runs count  busy"
                 f" {found['scorer_busy_share']:.2f}  model's share of processors {found['model_share_of_processors']}"
                 f"  decode, refine, write {found['decode_share']:.2f} {found['refine_share']:.2f}"
                 f" {found['write_share']:.2f}",

@@ -5,14 +5,19 @@ than what is looked for. `efficiency` counts a run from the scorer's readiness t
 time between the first and the last eighth of its journal, without filling the pipeline and without the end of the film.
 `model_share_of_processors`: processor seconds that the bare model takes for an evaluation over those of the whole run
 (model loading, film and all): what would be reached on a machine that nobody else uses, if no processor ever waited.
+
+A virtual machine may lose its processors to others in the middle of a run ("steal" in /proc/stat). A run that lost, or
+stands beside a bare window that lost, more than DISTURBED of them is written down with the rest, does not count, and is
+repeated, so often at most. That choice looks at what was stolen, never at the rates. Where no run was left alone,
+`runs_that_count` is 0 and the figures are those of all.
 """
 
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +25,7 @@ from typing import Any
 from benchmarks.bare import Bare, Work, shares
 from benchmarks.footage import write_loop
 from benchmarks.real_subjects import SQUEEZENET
-from pipeline.config import load_config
+from pipeline.config import Config, load_config
 from pipeline.runner import run
 from stages.demo.clips import DEMO_VIDEO
 from stages.models import load_box
@@ -32,6 +37,8 @@ from stages.tuning import BATCH_SIZES
 DATA_VARIABLE = "HEATREEL_TEST_DATA"
 BARE_S = 15.0
 TRIAL_S = 0.3
+DISTURBED = 0.03
+MOST_REPEATS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +83,7 @@ def measure_real(model: Model, engine: str, seconds: float, runs: int) -> dict[s
     assert isinstance(box, TorchBox)
     bare = Bare(box, config.score.precision)
     size = bare.best_size([size for size in BATCH_SIZES if size <= 64], TRIAL_S)
-    rates, costs = ([value] for value in bare.rate_and_cost(size, BARE_S))
-    num_clips = max(2, round(seconds * rates[0] / model.budget))
-    figures, steady, own_costs = [], [], []
+    num_clips = max(2, round(seconds * bare.rate(size, BARE_S) / model.budget))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = probe(str(model.footage))
@@ -89,17 +94,10 @@ def measure_real(model: Model, engine: str, seconds: float, runs: int) -> dict[s
         config = load_config(
             options={**settings, "engine.num_scorers": 1, "decode.to_s": round(length_s - 0.5 / fps, 3)}
         )
-        for number in range(runs):
-            used = time.process_time()
-            summary = run(config, [str(footage)], folder / f"run{number}", is_quiet=True)
-            own_costs.append((time.process_time() - used) / summary.figures["evaluations"])
-            assert not summary.failures, summary.failures
-            figures.append(summary.figures)
-            steady.append(steady_rate(folder / f"run{number}", model.budget))
-            for known, value in zip((rates, costs), bare.rate_and_cost(size, BARE_S), strict=True):
-                known.append(value)
-    around = [(before + after) / 2 for before, after in pairwise(rates)]
+        turns = list(_turns(config, footage, folder, partial(bare.rate_and_cost, size, BARE_S), runs))
+    counted = [turn for turn in turns if turn.is_quiet] or turns
     score = ScoreConfig(device=str(box.device), batch_size=size)
+    own_cost = median(turn.cost_s for turn in counted)
     return {
         "kind": "real",
         "model": model.name,
@@ -108,14 +106,15 @@ def measure_real(model: Model, engine: str, seconds: float, runs: int) -> dict[s
         "clips": num_clips,
         "budget": model.budget,
         "bare_batch": size,
-        "bare_rates": [round(rate, 2) for rate in rates],
-        "rates": [round(found["evaluations_per_s"], 2) for found in figures],
-        "efficiency": _ratio([found["evaluations_per_s"] for found in figures], around),
-        "steady_efficiency": _ratio(steady, around),
-        "model_share_of_processors": round(median(costs) / median(own_costs), 4) if engine == "local" else None,
-        "told_efficiency": [round(found["efficiency"], 4) for found in figures],
+        "turns": [turn.row() for turn in turns],
+        "runs_that_count": sum(turn.is_quiet for turn in turns),
+        "efficiency": round(median(turn.figures["evaluations_per_s"] / turn.bare_rate for turn in counted), 4),
+        "steady_efficiency": round(median(turn.steady / turn.bare_rate for turn in counted), 4),
+        "model_share_of_processors": round(median(turn.bare_cost_s for turn in counted) / own_cost, 4)
+        if engine == "local"
+        else None,
         **{
-            key: round(median(found[key] for found in figures), 4)
+            key: round(median(turn.figures[key] for turn in counted), 4)
             for key in ("seconds", "scorer_busy_share", "batch_fill", "decode_share", "refine_share", "write_share")
         },
         "shares": {
@@ -124,12 +123,109 @@ def measure_real(model: Model, engine: str, seconds: float, runs: int) -> dict[s
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The bare model for a while: evaluations/s, processor seconds an evaluation, share of the processors stolen."""
+
+    rate: float
+    cost_s: float
+    stolen: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A run between two windows of the bare model."""
+
+    before: Window
+    after: Window
+    figures: Mapping[str, Any]
+    steady: float
+    cost_s: float
+    stolen: float
+
+    @property
+    def bare_rate(self) -> float:
+        """Of the bare model, around this run."""
+        return (self.before.rate + self.after.rate) / 2
+
+    @property
+    def bare_cost_s(self) -> float:
+        """Processor seconds of the bare model for an evaluation, around this run."""
+        return (self.before.cost_s + self.after.cost_s) / 2
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the machine kept its processors all the while."""
+        return max(self.before.stolen, self.stolen, self.after.stolen) <= DISTURBED
+
+    def row(self) -> dict[str, object]:
+        """For the table and the file."""
+        return {
+            "rate": round(self.figures["evaluations_per_s"], 2),
+            "bare": [round(self.before.rate, 2), round(self.after.rate, 2)],
+            "stolen": [round(share, 3) for share in (self.before.stolen, self.stolen, self.after.stolen)],
+            "counts": self.is_quiet,
+        }
+
+
+def _turns(
+    config: Config, footage: Path, folder: Path, rate_and_cost: Callable[[], tuple[float, float]], runs: int
+) -> Iterator[Turn]:
+    """Runs with bare windows before, between and after, until so many count or each was repeated often enough."""
+
+    def window() -> Window:
+        with Theft() as theft:
+            rate, cost_s = rate_and_cost()
+        return Window(rate=rate, cost_s=cost_s, stolen=theft.share)
+
+    before, counted = window(), 0
+    for number in range((1 + MOST_REPEATS) * runs):
+        used, run_folder = time.process_time(), folder / f"run{number}"
+        with Theft() as theft:
+            summary = run(config, [str(footage)], run_folder, is_quiet=True)
+        cost_s = (time.process_time() - used) / summary.figures["evaluations"]
+        assert not summary.failures, summary.failures
+        after = window()
+        turn = Turn(
+            before=before,
+            after=after,
+            figures=summary.figures,
+            steady=steady_rate(run_folder, config.budget),
+            cost_s=cost_s,
+            stolen=theft.share,
+        )
+        print(f"          {turn.row()}", flush=True)
+        yield turn
+        before, counted = after, counted + turn.is_quiet
+        if counted == runs:
+            return
+
+
+class Theft:
+    """`share` of the processors' time that others took from this machine between entering and leaving."""
+
+    share = 0.0
+
+    def __enter__(self) -> "Theft":
+        self._started, self._before = time.perf_counter(), _stolen_s()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        available = (time.perf_counter() - self._started) * (os.cpu_count() or 1)
+        self.share = (_stolen_s() - self._before) / max(available, 1e-9)
+
+
+def _stolen_s() -> float:
+    """Seconds of all processors that a virtual machine's host has taken so far (proc(5)); 0 where nothing says it."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)
+    except OSError:
+        return 0.0
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def steady_rate(run_folder: Path, rows_per_clip: int) -> float:
     """Evaluations per second between the first and the last eighth of the clips, by the journal's file times."""
     written = sorted(path.stat().st_mtime for path in (run_folder / "journal").rglob("*.r0000.npz"))
     first, last = len(written) // 8, len(written) - 1 - len(written) // 8
     return (last - first) * rows_per_clip / max(written[last] - written[first], 1e-9)
-
-
-def _ratio(ours: list[float], bare: list[float]) -> float:
-    return round(median(one / other for one, other in zip(ours, bare, strict=True)), 4)

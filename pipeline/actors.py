@@ -250,9 +250,7 @@ class RayEngine:
             self._pending[ref] = pending
             _log.info("stage=%s worker=%d %s: %s", name, slot.worker, type(error).__name__, error)
             if isinstance(error, self._ray.exceptions.OutOfMemoryError):
-                if slot.plan.frugal is not None and slot.actor is pending.actor:
-                    slot.plan, slot.report = slot.plan.frugal(slot.report), None
-                self._replace(slot, pending.actor, "was ended by Ray: its machine had no memory left")
+                self._make_frugal(slot, pending.actor)
                 return
             told = str(error).strip().splitlines()
             self._replace(slot, pending.actor, f"died ({type(error).__name__}: {told[-1] if told else ''})")
@@ -273,11 +271,21 @@ class RayEngine:
             value = replace(value, frames=HeldClip(pending.clip_ref))
         self._said.append(Answer(seq=pending.seq, value=value, problem=problem, seconds=seconds))
 
-    def _replace(self, slot: _Slot, actor: Any, why: str) -> None:
+    def _make_frugal(self, slot: _Slot, actor: Any) -> None:
+        """Replace an actor that Ray ended for its memory by one that takes less, where its stage knows how."""
+        smaller = None
+        if slot.plan.frugal is not None and slot.actor is actor:
+            smaller = slot.plan.frugal(slot.report)
+        if smaller is not None:
+            slot.plan, slot.report = smaller, None
+        why = "was ended by Ray: its machine had no memory left (fewer workers or a smaller score.batch_size take less)"
+        self._replace(slot, actor, why, is_blameless=smaller is not None)
+
+    def _replace(self, slot: _Slot, actor: Any, why: str, *, is_blameless: bool = False) -> None:
         """Answer all calls of a dead actor as lost, and launch another unless that has been tried too often."""
         name, worker = slot.plan.name, slot.worker
         error = ResourceError(f"{name} worker {worker}", why, "its work is done again by another")
-        lost = Problem(error=error, kind="WorkerLost", is_lost=True)
+        lost = Problem(error=error, kind="WorkerLost", is_lost=True, is_blameless=is_blameless)
         self._ray.kill(actor)
         dead = [(ref, pending) for ref, pending in self._pending.items() if pending.actor is actor]
         for ref, _ in dead:

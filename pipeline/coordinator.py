@@ -243,7 +243,13 @@ class Coordinator:
         self.stats.retries += 1
         self.casework.forget(task)
         self.outcomes.problem = problem
-        self.scheduler.failed(task.seq, now, is_permanent=problem.is_permanent, has_lost_frames=problem.has_lost_frames)
+        self.scheduler.failed(
+            task.seq,
+            now,
+            is_permanent=problem.is_permanent,
+            has_lost_frames=problem.has_lost_frames,
+            is_blameless=problem.is_blameless,
+        )
         self._handle_events()
         self.outcomes.problem = None
 

@@ -38,7 +38,7 @@ class StagePlan:
     `threads`: how many torch may use in a process of its own; None leaves it alone. `wanted`: how many workers a
     capacity calls for, where their number follows the cluster. `stays_home`: on the coordinator's machine if it can.
     `frugal`: the plan for a worker that was ended because its machine had no memory left, made of its last report (None
-    where it had made none).
+    where it had made none); it gives None where the worker cannot take less.
     """
 
     name: StageName
@@ -49,7 +49,7 @@ class StagePlan:
     threads: int | None = None
     wanted: Callable[[Capacity], int] | None = None
     stays_home: bool = False
-    frugal: "Callable[[object], StagePlan] | None" = None
+    frugal: "Callable[[object], StagePlan | None] | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,6 +67,7 @@ class Problem:
     """Why a request came to nothing. `error`: the expected ones as they are, bugs described.
 
     `is_permanent`: trying again is useless. `is_lost`: the worker died. `has_lost_frames`: see FramesLostError.
+    `is_blameless`: the worker comes back another than it was (StagePlan.frugal), so the request has not failed yet.
     """
 
     error: ExplainError
@@ -75,6 +76,7 @@ class Problem:
     is_permanent: bool = False
     is_lost: bool = False
     has_lost_frames: bool = False
+    is_blameless: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

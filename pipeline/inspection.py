@@ -109,8 +109,8 @@ def _scorer(config: Config) -> Score:
 
 
 def _speed(box: BlackBox, tuning: Tuning) -> dict[str, object]:
-    rate = f"{tuning.evaluations_per_s:.3g} evaluations/s at a batch of {tuning.batch_size}"
-    return {"speed": f"{rate} on {box.device}"}
+    rate = f"up to {tuning.evaluations_per_s:.3g} evaluations/s on {box.device}"
+    return {"speed": f"{rate}, in batches of {tuning.batch_size}"}
 
 
 def _rate(tuning: Tuning) -> float:

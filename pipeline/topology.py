@@ -6,6 +6,7 @@ Perturb is a recipe of a few numbers and is made by the coordinator itself. The 
 of itself (its spec) is what the other stages are built from, so a model is loaded only where it works.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,8 +23,13 @@ from stages.box import BlackBox, BoxSpec
 from stages.decode import Decode
 from stages.models import load_box
 from stages.refine import Refine
-from stages.score import MIN_BATCH_BYTES, Score
+from stages.score import Score
 from stages.tuning import Tuning
+
+# Of a scorer that was ended for its memory before it could say what it had chosen.
+UNKNOWN_BATCH = 4
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +72,14 @@ def scorer_plan(config: Config, capacity: Capacity, share: Share = Share()) -> S
     return replace(plan, frugal=partial(_with_half_the_batch, plan, config))
 
 
-def _with_half_the_batch(plan: StagePlan, config: Config, report: object) -> StagePlan:
-    """The same scorer with smaller batches: half of what it had, or a quarter of the bytes where that is not known."""
-    score = config.score
-    if isinstance(report, ScorerReport):
-        changed = {"batch_size": max(1, report.tuning.batch_size // 2)}
-    elif score.batch_size is not None:
-        changed = {"batch_size": max(1, score.batch_size // 2)}
-    else:
-        changed = {"max_batch_bytes": max(MIN_BATCH_BYTES, score.max_batch_bytes // 4)}
-    smaller = config.model_copy(update={"score": score.model_copy(update=changed)})
+def _with_half_the_batch(plan: StagePlan, config: Config, report: object) -> StagePlan | None:
+    """The same scorer with half the batch that it had, a small one where it did not live to say which; None after 1."""
+    had = report.tuning.batch_size if isinstance(report, ScorerReport) else config.score.batch_size
+    if had == 1:
+        return None
+    size = UNKNOWN_BATCH if had is None else had // 2
+    _log.warning("stage=score batch_size=%d reason=out_of_memory (before: %s)", size, had or "not known")
+    smaller = config.model_copy(update={"score": config.score.model_copy(update={"batch_size": size})})
     again = replace(plan, build=partial(build_score, smaller))
     return replace(again, frugal=partial(_with_half_the_batch, again, smaller))
 

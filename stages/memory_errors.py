@@ -1,4 +1,4 @@
-"""How the end of memory looks: one class for a device and for the host, whichever library says it."""
+"""How the end of memory looks: one class for a device and for the host, for the libraries that torch works with."""
 
 import errno
 from collections.abc import Iterator
@@ -6,13 +6,16 @@ from contextlib import contextmanager
 
 import torch
 
-# torch's allocator of host memory, oneDNN and C++ have no exception class of their own in Python.
+# torch's allocators of host memory, CUDA's libraries, oneDNN and C++ have no exception class of their own in Python.
 _WORDS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "could not create a memory object",
     "std::bad_alloc",
     "Cannot allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
 )
 
 

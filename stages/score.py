@@ -28,11 +28,9 @@ from stages.perturbed import LoadedClip, Perturbed, to_device
 from stages.records import Clip, ClipId, MaskBatch, Scores
 from stages.seeds import clip_rng
 from stages.substrates import make_substrate
-from stages.tuning import BATCH_SIZES, Tuning, find_batch_size, rate_of
+from stages.tuning import BATCH_SIZES, Tuning, find_batch_size, rate_of, try_batch_size
 
 logger = logging.getLogger(__name__)
-
-MIN_BATCH_BYTES = 1 << 20
 
 
 class ScoreConfig(Settings):
@@ -51,9 +49,7 @@ class ScoreConfig(Settings):
         default="fp32", description="fp32, or bf16: autocast, scores change by about 1 in 100"
     )
     batch_size: int | None = Field(default=None, ge=1, description="None: found by trying, once per device")
-    max_batch_bytes: int = Field(
-        default=2 << 30, ge=MIN_BATCH_BYTES, description="bound of one batch of perturbed clips"
-    )
+    max_batch_bytes: int = Field(default=2 << 30, ge=1 << 20, description="bound of one batch of perturbed clips")
     cached_clips: int = Field(default=8, ge=1, description="clips that a scorer keeps on its device")
 
 
@@ -134,7 +130,7 @@ class Score:
         return ScoreResult(scores=tuple(scores), seconds=time.perf_counter() - start)
 
     def tune(self) -> Tuning:
-        """Find the smallest batch size with about the most evaluations per second of the bare model.
+        """Find the smallest batch size with about the most evaluations per second of the bare model, or try the given.
 
         The model is run on noise in a tight loop, without masks (`tuning.py`).
         """
@@ -143,8 +139,13 @@ class Score:
         def fits(size: int) -> bool:
             return size * self._bytes_per_clip() <= self.config.max_batch_bytes
 
-        found = find_batch_size(self._bare_rate, (fixed,) if fixed else [1, *filter(fits, BATCH_SIZES[1:])])
+        if fixed:
+            found = try_batch_size(self._bare_rate, fixed)
+        else:
+            found = find_batch_size(self._bare_rate, [1, *filter(fits, BATCH_SIZES[1:])])
         self._batch_size = found.batch_size
+        if fixed and found.batch_size < fixed:
+            self._log_halved(found.batch_size)
         return found
 
     def _values(
@@ -167,7 +168,8 @@ class Score:
         is_freeze = self.config.substrate == "freeze"
         subject = Subject(frames=loaded.frames, substrate=loaded.substrate, is_freeze=is_freeze, ask=ask)
         try:
-            return self._attributor.answer(batch, subject)
+            with memory_errors_alike():
+                return self._attributor.answer(batch, subject)
         except torch.OutOfMemoryError as error:
             fact = f"the gradients of one clip do not fit on {self.box.device} ({error})"
             raise ResourceError(self.box.spec.name, fact, "use a larger device, or --prior rise") from error
@@ -188,8 +190,11 @@ class Score:
                         "use a larger device or a smaller input",
                     ) from error
                 self._batch_size, self._room = size // 2, None
-                logger.warning("batch_size=%d model=%s reason=out_of_memory", self._batch_size, self.box.spec.name)
+                self._log_halved(self._batch_size)
             torch.cuda.empty_cache()  # out here, where the error no longer holds the batch
+
+    def _log_halved(self, size: int) -> None:
+        logger.warning("batch_size=%d model=%s reason=out_of_memory", size, self.box.spec.name)
 
     def _render(self, perturbed: Perturbed, start: int, stop: int) -> Float[Tensor, "n t c h w"]:
         if not isinstance(self.box, TorchBox):  # foreign code may keep what it is given
@@ -235,10 +240,16 @@ class Score:
             return self._loaded[clip_id]
         given = clips[clip_id]
         clip = given() if callable(given) else given
-        frames = to_device(clip.frames, self.box.device).float().div_(255)
         noise_seed = int(clip_rng(self.seed, clip_id, round_idx=0).integers(2**31))
-        substrate = make_substrate(self.config.substrate, frames, noise_seed)
-        loaded = LoadedClip(frames, substrate, *(self._as_asked(values) for values in (frames, substrate)))
+        try:
+            with memory_errors_alike():
+                frames = to_device(clip.frames, self.box.device).float().div_(255)
+                substrate = make_substrate(self.config.substrate, frames, noise_seed)
+                loaded = LoadedClip(frames, substrate, *(self._as_asked(values) for values in (frames, substrate)))
+        except torch.OutOfMemoryError as error:
+            fact = f"the frames of clip {clip_id} do not fit on {self.box.device} ({error})"
+            remedy = f"lower score.cached_clips (now {self.config.cached_clips}) or score.batch_size"
+            raise ResourceError(self.box.spec.name, fact, remedy) from error
         self._loaded[clip_id] = loaded
         while len(self._loaded) > self.config.cached_clips:
             self._loaded.popitem(last=False)

@@ -20,7 +20,8 @@ LONG_BATCH_S = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """The batch size found, and the most evaluations per second of the bare model (the yardstick of efficiency)."""
+    """The batch size found, and the most evaluations per second of the bare model at any size (the yardstick of
+    efficiency)."""
 
     batch_size: int
     evaluations_per_s: float
@@ -31,22 +32,44 @@ def find_batch_size(rate: Callable[[int], float], sizes: Iterable[int], *, hando
     by the `handover_s` that every batch costs beside it.
 
     Sizes grow until that no longer helps, a batch takes long or `rate` raises torch.OutOfMemoryError. Each has a second
-    turn on the way back, and the better one counts: others may have slowed the machine in one of them.
+    turn on the way back, and the better one counts: others may have slowed the machine in one of them. What looked too
+    slow to go on is looked at again with these.
     """
     rates: dict[int, float] = {}
-    for size in sizes:
-        if rates and size > LONG_BATCH_S * next(reversed(rates.values())):
-            break
-        try:
-            rates[size] = rate(size)
-        except torch.OutOfMemoryError:
-            break
-        if size >= HOPELESS * _smallest(rates, handover_s):
-            break
-    for size in reversed(rates):
-        with suppress(torch.OutOfMemoryError):  # another process may have taken what there was
-            rates[size] = max(rates[size], rate(size))
+    untried = list(sizes)
+
+    def is_worth_trying(size: int) -> bool:
+        if not rates:
+            return True
+        is_long = size > LONG_BATCH_S * max(rates.values())
+        return not is_long and max(rates) < HOPELESS * _smallest(rates, handover_s)
+
+    def climb() -> list[int]:
+        tried = []
+        while untried and is_worth_trying(untried[0]):
+            size = untried.pop(0)
+            try:
+                rates[size] = rate(size)
+            except torch.OutOfMemoryError:
+                untried.clear()
+                break
+            tried.append(size)
+        return tried
+
+    while tried := climb():
+        for size in reversed(tried):
+            with suppress(torch.OutOfMemoryError):  # another process may have taken what there was
+                rates[size] = max(rates[size], rate(size))
     return Tuning(batch_size=_smallest(rates, handover_s), evaluations_per_s=max(rates.values(), default=0.0))
+
+
+def try_batch_size(rate: Callable[[int], float], size: int) -> Tuning:
+    """A size and its `rate`, the better of two; halved for as long as that raises torch.OutOfMemoryError."""
+    while size > 1:
+        with suppress(torch.OutOfMemoryError):
+            return Tuning(batch_size=size, evaluations_per_s=max(rate(size), rate(size)))
+        size //= 2
+    return find_batch_size(rate, (1,))
 
 
 def rate_of(seconds: Callable[[int], float], size: int) -> float:

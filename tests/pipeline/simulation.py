@@ -148,8 +148,13 @@ class Simulation:
     def _answer(self, task: Task) -> None:
         how = self.fails(task, self)
         if how is not None:
-            is_permanent, has_lost = how == "permanent", how == "frames"
-            self.scheduler.failed(task.seq, self.now, is_permanent=is_permanent, has_lost_frames=has_lost)
+            self.scheduler.failed(
+                task.seq,
+                self.now,
+                is_permanent=how == "permanent",
+                has_lost_frames=how == "frames",
+                is_blameless=how == "blameless",
+            )
         elif isinstance(task, DecodeTask):
             self._decode(task)
         elif isinstance(task, ScoreTask):

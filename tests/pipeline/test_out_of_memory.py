@@ -21,6 +21,13 @@ def memory(name: str) -> int:
     return next(int(words[1]) << 10 for words in lines if words[0] == f"{name}:")
 
 
+def limit() -> float:
+    """Bytes that the control group of this process may use."""
+    files = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    said = (path.read_text().strip() for path in files if path.exists())
+    return min((int(words) for words in said if words != "max"), default=float("inf"))
+
+
 @pytest.fixture
 def scene(tmp_path):
     return write_scene(tmp_path / "scene.mp4", 12)
@@ -33,9 +40,8 @@ def test_an_allocation_that_fails_halves_the_batch(tmp_path, scene):
     driver = start_driver(run, [scene], {"box__fault": "no memory", "box__every": 100})
     assert driver.wait(timeout=300) == 0, run.with_suffix(".err").read_text()
     expect_equal(whole.path, run)
-    assert [line for line in log_of(run) if "out_of_memory" in line] == [
-        "batch_size=4 model=quadrants reason=out_of_memory"
-    ]
+    halved = [line for line in log_of(run) if "out_of_memory" in line]
+    assert halved[0] == "batch_size=4 model=quadrants reason=out_of_memory"
 
 
 @pytest.mark.ray
@@ -46,17 +52,22 @@ def test_a_scorer_that_ray_ends_for_its_memory_comes_back_with_smaller_batches(t
         pytest.skip(f"needs 10 GiB of free memory, there are {memory('MemAvailable') / GIB:.1f}")
     whole = explain(tmp_path / "whole", scene)
     total = memory("MemTotal")
+    if limit() < total:
+        pytest.skip("this container may use less memory than its machine has, and Ray's share is of that")
     most = (total - memory("MemAvailable") + 5 * GIB) / total
     monitor = {"memory_usage_threshold": most, "memory_monitor_refresh_ms": 100}
     ray.init(
         num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20, _system_config=monitor
     )
     try:
-        settings = {**ON_RAY, "box__sleep_s": 0, "box__fault": "swell", "box__every": 750, "engine__num_scorers": 1}
+        swell = {"box__sleep_s": 0, "box__fault": "swell", "box__every": 750}
+        settings = {**ON_RAY, **swell, "engine__num_scorers": 1, "engine__retries": 5}  # readers and writers die too
         run = explain(tmp_path / "run", scene, **settings)
     finally:
         ray.shutdown()
     assert run.exit_code == 0
     assert run.figures["lost_workers"] >= 1
-    assert any("had no memory left" in line and "stage=score" in line for line in log_of(run.path))
+    lines = log_of(run.path)
+    assert any("had no memory left" in line and "stage=score" in line for line in lines)
+    assert any("stage=score batch_size=4 reason=out_of_memory" in line for line in lines)
     expect_equal(whole.path, run.path)

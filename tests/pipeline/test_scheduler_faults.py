@@ -26,6 +26,22 @@ def test_a_clip_that_always_fails_is_quarantined_and_its_neighbours_are_not():
     assert sim.ended == {"a": True}
 
 
+@pytest.mark.parametrize("is_blameless", [True, False])
+def test_a_scorer_that_was_too_large_costs_a_clip_no_attempt(is_blameless):
+    """Two batches are queued; each of the first three deaths takes both, of one clip."""
+    deaths = []
+
+    def fails(task, sim):
+        if isinstance(task, ScoreTask) and len(deaths) < 6:
+            deaths.append(task)
+            return "blameless" if is_blameless else "now"
+        return None
+
+    sim = Simulation(limits(attempts=3), {"a": 1}, rows=16, batch_size=4, fails=fails).run()
+    assert bool(sim.dropped) is not is_blameless
+    assert sim.ended == {"a": is_blameless}
+
+
 def test_retries_wait_longer_each_time():
     tries = []
 

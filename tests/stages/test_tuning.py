@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stages.tuning import BATCH_SIZES, LONG_BATCH_S, find_batch_size, rate_of
+from stages.tuning import BATCH_SIZES, LONG_BATCH_S, find_batch_size, rate_of, try_batch_size
 
 
 def speeds(*values: float) -> dict[int, float]:
@@ -35,6 +35,22 @@ def test_a_machine_that_is_slow_for_a_while_misleads_nobody(slow):
         return rates[size] * (0.5 if len(turns) - 1 in slow else 1.0)
 
     assert find_batch_size(measured, BATCH_SIZES, handover_s=0).batch_size == 16
+
+
+@pytest.mark.parametrize(("rate", "gain", "slow", "size"), [(2.6, 1.3, 1, 4), (6.0, 1.15, 4, 8)])
+def test_a_slow_moment_does_not_end_the_growing_of_a_slow_model(rate, gain, slow, size):
+    """`gain` is what a batch twice as large brings; the first turns are at half the speed."""
+    turns = []
+
+    def measured(size: int) -> float:
+        turns.append(size)
+        return rate * gain ** (size.bit_length() - 1) * (0.5 if len(turns) <= slow else 1.0)
+
+    found = find_batch_size(measured, BATCH_SIZES)
+    turns.clear()
+    slow = 0
+    assert find_batch_size(measured, BATCH_SIZES) == found
+    assert found.batch_size == size
 
 
 @pytest.mark.parametrize(("rate", "size"), [(8.0, 4), (400.0, 128), (1e5, 256)])
@@ -74,6 +90,19 @@ def test_the_end_of_memory_is_the_end_of_growing():
         raise torch.OutOfMemoryError("planted")
 
     assert find_batch_size(never, BATCH_SIZES).batch_size == 1
+    assert try_batch_size(never, 64).batch_size == 1
+
+
+@pytest.mark.parametrize(("given", "size"), [(8, 8), (12, 6), (64, 8), (1, 1)])
+def test_a_given_size_is_halved_until_it_fits(given, size):
+    def measured(size: int) -> float:
+        if size > 8:
+            raise torch.OutOfMemoryError("planted")
+        return 100.0 * size
+
+    found = try_batch_size(measured, given)
+    assert found.batch_size == size
+    assert found.evaluations_per_s == 100 * size
 
 
 def test_the_warm_up_does_not_count():

@@ -1,4 +1,4 @@
-"""The engine on Ray: one generic actor around any stage, and pools of them. The only place that imports Ray.
+"""The engine on Ray: one generic actor around any stage, and pools of them.
 
 Only NumPy crosses. A decoded clip is the second return value of its call: it goes from the decoder into the object
 store once, and its reference travels in requests; scorers fetch it when they do not have it. An actor that dies is
@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.engine import Answer, Capacity, FramesLostError, Happening, Problem, Read, StagePlan, WorkerDown, WorkerUp
 from pipeline.logs import LogLine, LogTray, log_again
 from pipeline.memory import peak_memory
-from pipeline.ray_cluster import actor_options, cluster_capacity, shortage
+from pipeline.ray_cluster import actor_options, cluster_capacity, reason, shortage
 from pipeline.work import StageName
 from pipeline.worker import Outcome, StageWorker
 from stages.errors import ResourceError
@@ -251,9 +251,8 @@ class RayEngine:
             _log.info("stage=%s worker=%d %s: %s", name, slot.worker, type(error).__name__, error)
             if isinstance(error, self._ray.exceptions.OutOfMemoryError):
                 self._make_frugal(slot, pending.actor)
-                return
-            told = str(error).strip().splitlines()
-            self._replace(slot, pending.actor, f"died ({type(error).__name__}: {told[-1] if told else ''})")
+            else:
+                self._replace(slot, pending.actor, f"died ({type(error).__name__}: {reason(error)})")
             return
         if pending.seq is None:
             report, problem = content
@@ -273,9 +272,8 @@ class RayEngine:
 
     def _make_frugal(self, slot: _Slot, actor: Any) -> None:
         """Replace an actor that Ray ended for its memory by one that takes less, where its stage knows how."""
-        smaller = None
-        if slot.plan.frugal is not None and slot.actor is actor:
-            smaller = slot.plan.frugal(slot.report)
+        frugal = slot.plan.frugal if slot.actor is actor else None
+        smaller = frugal and frugal(slot.report)
         if smaller is not None:
             slot.plan, slot.report = smaller, None
         why = "was ended by Ray: its machine had no memory left (fewer workers or a smaller score.batch_size take less)"

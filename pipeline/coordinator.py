@@ -21,6 +21,7 @@ from pipeline.topology import ScorerReport
 from pipeline.work import (
     DecodeTask,
     Event,
+    Fault,
     FramesDropped,
     JobEnded,
     JobStarted,
@@ -188,7 +189,7 @@ class Coordinator:
             elif isinstance(task, RefineTask):
                 self.scheduler.not_journalled(task.seq, now)
             else:
-                self.scheduler.failed(task.seq, now)
+                self.scheduler.failed(task.seq, now, Fault())
         self._handle_events()
 
     def _answered(self, task: Task, answer: Answer, now: float) -> None:
@@ -243,13 +244,7 @@ class Coordinator:
         self.stats.retries += 1
         self.casework.forget(task)
         self.outcomes.problem = problem
-        self.scheduler.failed(
-            task.seq,
-            now,
-            is_permanent=problem.is_permanent,
-            has_lost_frames=problem.has_lost_frames,
-            is_blameless=problem.is_blameless,
-        )
+        self.scheduler.failed(task.seq, now, problem)
         self._handle_events()
         self.outcomes.problem = None
 

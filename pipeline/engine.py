@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pipeline.work import StageName
+from pipeline.work import Fault, StageName
 from stages.base import Resources, Stage
 from stages.errors import ExplainError
 from stages.records import Clip, ClipInfo
@@ -63,20 +63,16 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(Fault):
     """Why a request came to nothing. `error`: the expected ones as they are, bugs described.
 
-    `is_permanent`: trying again is useless. `is_lost`: the worker died. `has_lost_frames`: see FramesLostError.
-    `is_blameless`: the worker comes back another than it was (StagePlan.frugal), so the request has not failed yet.
+    `is_lost`: the worker died. `has_lost_frames`: see FramesLostError. `is_blameless`: see StagePlan.frugal.
     """
 
     error: ExplainError
     kind: str
     trace: str = ""
-    is_permanent: bool = False
     is_lost: bool = False
-    has_lost_frames: bool = False
-    is_blameless: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,15 @@ from stages.errors import ResourceError
 
 REACH_S = 30.0
 PROBE_S = 5.0
+CLIENT_TRIES = 3
+CLIENT_PAUSE_S = 2.0
 
 
 def join(address: str, *, patience_s: float = REACH_S) -> None:
     """Connect this process to the cluster at `address`: `auto`, `host:port` or `ray://host:port`.
 
-    A head that is still starting is waited for. Raises ResourceError for one that cannot be reached or refuses.
+    A head that is still starting is waited for, one that is too busy to serve another client is asked again. Raises
+    ResourceError for one that cannot be reached or refuses.
     """
     _reach(address, patience_s)
     step = "give the --address of a running head (auto, HOST:PORT or ray://HOST:PORT) with the Ray and Python of here"
@@ -35,11 +38,17 @@ def begin(*, num_cpus: float, store_bytes: int) -> None:
 def _init(item: str, next_step: str, **where: Any) -> None:
     import ray
 
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-    except Exception as error:  # Ray raises plain ones too when a node does not come up
-        ray.shutdown()
-        raise ResourceError(item, reason(error), next_step) from error
+    for left in reversed(range(CLIENT_TRIES)):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+        except Exception as error:  # Ray raises plain ones too when a node does not come up
+            ray.shutdown()
+            # A head starts a process for every client; on a busy machine that process may not come up.
+            if left and isinstance(error, ConnectionAbortedError):
+                time.sleep(CLIENT_PAUSE_S)
+                continue
+            raise ResourceError(item, reason(error), next_step) from error
+        return
 
 
 def _reach(address: str, patience_s: float) -> None:

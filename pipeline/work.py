@@ -77,6 +77,19 @@ class SinkTask(Task):
     jobs: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """How a task came to nothing.
+
+    `is_permanent`: trying again is useless. `has_lost_frames`: the pixels are gone and must be read again.
+    `is_blameless`: the scorer was the reason and is changed; this is no attempt of a batch.
+    """
+
+    is_permanent: bool = False
+    has_lost_frames: bool = False
+    is_blameless: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class JobStarted:
     """A clip was taken in: the coordinator opens a place for its data."""

@@ -14,6 +14,7 @@ from pipeline.scheduler import Scheduler
 from pipeline.window import Limits
 from pipeline.work import (
     DecodeTask,
+    Fault,
     JobEnded,
     JobStarted,
     PeeksDone,
@@ -140,7 +141,7 @@ class Simulation:
         self.scheduler.worker_down(stage, worker, self.now)
         for entry in [entry for entry in self.agenda if entry[2].stage == stage and entry[2].worker == worker]:
             self.agenda.remove(entry)
-            self.scheduler.failed(entry[1], self.now)
+            self.scheduler.failed(entry[1], self.now, Fault())
         heapq.heapify(self.agenda)
         self.free_at.pop((stage, worker), None)
         heapq.heappush(self.ups, (self.now + 0.7, stage, worker))
@@ -148,13 +149,8 @@ class Simulation:
     def _answer(self, task: Task) -> None:
         how = self.fails(task, self)
         if how is not None:
-            self.scheduler.failed(
-                task.seq,
-                self.now,
-                is_permanent=how == "permanent",
-                has_lost_frames=how == "frames",
-                is_blameless=how == "blameless",
-            )
+            flags = {"permanent": "is_permanent", "frames": "has_lost_frames", "blameless": "is_blameless"}
+            self.scheduler.failed(task.seq, self.now, Fault(**{flags[how]: True} if how in flags else {}))
         elif isinstance(task, DecodeTask):
             self._decode(task)
         elif isinstance(task, ScoreTask):

@@ -97,7 +97,7 @@ def test_a_driver_outside_the_cluster_gives_the_same_maps(tmp_path, nodes):
     scene = write_scene(tmp_path / "scene.mp4", 24)
     local = explain(tmp_path / "local", scene)
     driver = start_driver(tmp_path / "run", [scene], {**ON_RAY, "engine__address": nodes.client_address})
-    assert driver.wait(timeout=300) == 0, (tmp_path / "run.err").read_text()
+    assert driver.wait(timeout=300) == 0, (tmp_path / "run.err").read_text() + nodes.client_log()
     expect_equal(local.path, tmp_path / "run")
 
 

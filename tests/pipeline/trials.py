@@ -62,6 +62,11 @@ class Nodes:
         self.cluster.remove_node(self.nodes.pop(number), allow_graceful=False)
         self.nodes.append(self.add())
 
+    def client_log(self) -> str:
+        """What the servers of the head's clients said, so that a failure can be understood."""
+        logs = sorted(Path(self.cluster.head_node.get_logs_dir_path()).glob("ray_client_server*.err"))
+        return "".join(f"\n== {log.name}\n{log.read_text()[-4000:]}" for log in logs)
+
     def close(self) -> None:
         import ray
 
@@ -121,7 +126,8 @@ def kill_driver(
     try:
         while not is_time(run) and driver.poll() is None:
             time.sleep(0.02)
-        assert driver.poll() is None, "the driver ended before it was killed"
+        said = run.with_suffix(".err").read_text()
+        assert driver.poll() is None, f"the driver ended before it was killed: {said[-4000:]}"
     finally:
         driver.kill()
         driver.wait()

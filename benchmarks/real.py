@@ -6,10 +6,10 @@ time between the first and the last eighth of its journal, without filling the p
 `model_share_of_processors`: processor seconds that the bare model takes for an evaluation over those of the whole run
 (model loading, film and all): what would be reached on a machine that nobody else uses, if no processor ever waited.
 
-A virtual machine may lose its processors to others in the middle of a run ("steal" in /proc/stat). A run that lost, or
-stands beside a bare window that lost, more than DISTURBED of them is written down with the rest, does not count, and is
-repeated, so often at most. That choice looks at what was stolen, never at the rates. Where no run was left alone,
-`runs_that_count` is 0 and the figures are those of all.
+A machine may lose its processors in the middle of a run: to other processes, or to the host of a virtual machine
+("steal" in /proc/stat). A run that lost, or stands beside a bare window that lost, more than DISTURBED of them is
+written down with the rest, does not count, and is repeated, so often at most. That choice looks at what was taken,
+never at the rates. Where no run was left alone, `runs_that_count` is 0 and the figures are those of all.
 """
 
 import os
@@ -125,11 +125,11 @@ def measure_real(model: Model, engine: str, seconds: float, runs: int) -> dict[s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """The bare model for a while: evaluations/s, processor seconds an evaluation, share of the processors stolen."""
+    """The bare model for a while: evaluations/s, processor seconds an evaluation, share of the processors taken."""
 
     rate: float
     cost_s: float
-    stolen: float
+    taken: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,7 @@ class Turn:
     figures: Mapping[str, Any]
     steady: float
     cost_s: float
-    stolen: float
+    taken: float
 
     @property
     def bare_rate(self) -> float:
@@ -156,14 +156,14 @@ class Turn:
     @property
     def is_quiet(self) -> bool:
         """Whether the machine kept its processors all the while."""
-        return max(self.before.stolen, self.stolen, self.after.stolen) <= DISTURBED
+        return max(self.before.taken, self.taken, self.after.taken) <= DISTURBED
 
     def row(self) -> dict[str, object]:
         """For the table and the file."""
         return {
             "rate": round(self.figures["evaluations_per_s"], 2),
             "bare": [round(self.before.rate, 2), round(self.after.rate, 2)],
-            "stolen": [round(share, 3) for share in (self.before.stolen, self.stolen, self.after.stolen)],
+            "taken": [round(share, 3) for share in (self.before.taken, self.taken, self.after.taken)],
             "counts": self.is_quiet,
         }
 
@@ -176,7 +176,7 @@ def _turns(
     def window() -> Window:
         with Theft() as theft:
             rate, cost_s = rate_and_cost()
-        return Window(rate=rate, cost_s=cost_s, stolen=theft.share)
+        return Window(rate=rate, cost_s=cost_s, taken=theft.share)
 
     before, counted = window(), 0
     for number in range((1 + MOST_REPEATS) * runs):
@@ -192,7 +192,7 @@ def _turns(
             figures=summary.figures,
             steady=steady_rate(run_folder, config.budget),
             cost_s=cost_s,
-            stolen=theft.share,
+            taken=theft.share,
         )
         print(f"          {turn.row()}", flush=True)
         yield turn
@@ -202,26 +202,27 @@ def _turns(
 
 
 class Theft:
-    """`share` of the processors' time that others took from this machine between entering and leaving."""
+    """`share` of the processors' time that went to others than this process between entering and leaving."""
 
     share = 0.0
 
     def __enter__(self) -> "Theft":
-        self._started, self._before = time.perf_counter(), _stolen_s()
+        self._started, self._before = time.perf_counter(), _taken_s()
         return self
 
     def __exit__(self, *_: object) -> None:
         available = (time.perf_counter() - self._started) * (os.cpu_count() or 1)
-        self.share = (_stolen_s() - self._before) / max(available, 1e-9)
+        self.share = max(_taken_s() - self._before, 0.0) / max(available, 1e-9)
 
 
-def _stolen_s() -> float:
-    """Seconds of all processors that a virtual machine's host has taken so far (proc(5)); 0 where nothing says it."""
+def _taken_s() -> float:
+    """Seconds of all processors that went to a host or to other processes (proc(5)); 0 where nothing says it."""
     try:
         fields = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)
     except OSError:
         return 0.0
-    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+    user, nice, system, _idle, _waiting, irq, softirq, steal = (int(field) for field in fields[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def steady_rate(run_folder: Path, rows_per_clip: int) -> float:

@@ -179,7 +179,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of real models and footage")
     parser.add_argument("--only-real", action="store_true", help="real models alone; other rows of the file stay")
     parser.add_argument("--models", nargs="+", choices=("demo", "squeezenet"), help="with --only-real; other rows stay")
-    parser.add_argument("--run-seconds", type=float, default=60.0, help="what a perfect run of a real model would take")
+    parser.add_argument(
+        "--run-seconds", type=float, default=180.0, help="what a perfect run of a real model would take"
+    )
     parser.add_argument("--runs", type=int, default=3, help="of every real model, the bare one between them")
     args = parser.parse_args()
     if args.models and not args.only_real:

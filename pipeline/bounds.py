@@ -18,13 +18,11 @@ def store_bytes(config: Config) -> int:
 
 
 def limits_of(config: Config, capacity: Capacity, share: Share) -> Limits:
-    """The bounds of one scheduler; several share the bytes."""
+    """The bounds of one scheduler; several share the bytes. On Ray the window fits into the smallest object store."""
     settings = config.engine
-    fits = (
-        settings.window_bytes
-        if capacity.is_local
-        else min(settings.window_bytes, int(store_bytes(config) / STORE_SLACK))
-    )
+    fits = settings.window_bytes
+    if capacity.store_bytes is not None:
+        fits = min(fits, int(capacity.store_bytes / STORE_SLACK))
     return Limits(
         max_videos=settings.videos_in_flight,
         max_clips=settings.window_clips,

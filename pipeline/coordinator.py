@@ -101,6 +101,7 @@ class Coordinator:
     def step(self, timeout_s: float = POLL_S) -> bool:
         """One turn of the loop, of about `timeout_s` at most; True when every video has ended or has been given up."""
         now = self._clock()
+        self.stats.tick(now)
         self._heed_stop(now)
         while self.feed.waiting and self.scheduler.wants_video() and not self.is_stopped and self.error is None:
             self._open(self.feed.waiting.popleft())
@@ -108,10 +109,11 @@ class Coordinator:
             return True
         if self._stop_by is not None and now > self._stop_by + CLOSE_S:
             return True
+        self._start_tasks(now)
+        # After that: the scheduler hears of the restart from `wait`, and must not hand anything to who is gone.
         for task in self.scheduler.overdue(now):
             _log.warning("stage=%s worker=%d seq=%d took too long", task.stage, task.worker, task.seq)
             self.engine.restart(task.stage, task.worker)
-        self._start_tasks(now)
         for happening in self.engine.wait(self._patience(now, timeout_s)):
             self.take(happening)
         return False
@@ -123,8 +125,11 @@ class Coordinator:
             self._worker_up(happening, now)
         elif isinstance(happening, WorkerDown):
             if happening.problem is not None:
+                _log.info("stage=%s worker=%d\n%s", happening.stage, happening.worker, happening.problem.trace)
                 self._end_run(happening.problem.error)
             self.stats.lost_workers += 1
+            if happening.stage == "score":
+                self.stats.scorer_down(happening.worker, now)
             self.scheduler.worker_down(happening.stage, happening.worker, now)
         else:
             task = self.scheduler.task(happening.seq)
@@ -138,8 +143,7 @@ class Coordinator:
         batch_size = 1
         if isinstance(up.report, ScorerReport):
             batch_size = up.report.tuning.batch_size
-            self.stats.bare_rates[up.worker] = up.report.tuning.evaluations_per_s
-            self.stats.began = now if self.stats.began is None else self.stats.began
+            self.stats.scorer_up(up.worker, up.report.tuning.evaluations_per_s, now)
         self.scheduler.worker_up(up.stage, up.worker, batch_size=batch_size)
 
     def _open(self, assignment: Assignment) -> None:
@@ -235,9 +239,10 @@ class Coordinator:
             self.outcomes.record.completed(summary)
 
     def _problem_with(self, task: Task, problem: Problem, now: float) -> None:
-        _log.warning("stage=%s worker=%d seq=%d %s: %s", task.stage, task.worker, task.seq, problem.kind, problem.error)
+        ids = f"stage={task.stage} worker={task.worker} seq={task.seq} {self._about(task)}"
+        _log.warning("%s %s: %s", ids, problem.kind, problem.error)
         if problem.trace:
-            _log.debug("seq=%d\n%s", task.seq, problem.trace)
+            _log.info("%s\n%s", ids, problem.trace)
         if isinstance(problem.error, ConfigError | DiskFullError):
             self._end_run(problem.error)
             return
@@ -247,6 +252,16 @@ class Coordinator:
         self.scheduler.failed(task.seq, now, problem)
         self._handle_events()
         self.outcomes.problem = None
+
+    def _about(self, task: Task) -> str:
+        """The video or the clips of a task, for the log."""
+        if isinstance(task, SinkTask):
+            return f"video={task.video}"
+        jobs = [task.job] if isinstance(task, DecodeTask | RefineTask) else []
+        if isinstance(task, ScoreTask):
+            jobs = sorted({piece.job for piece in task.pieces})
+        clips = dict.fromkeys(str(case.id) for job in jobs if (case := self.casework.clips.get(job)))
+        return f"clip={','.join(clips) or '-'}"  # - where the clip has been given up already
 
     def _handle_events(self) -> None:
         while events := self.scheduler.take_events():

@@ -241,7 +241,7 @@ class Dispatcher:
     def _begin_again(self, index: int, shard: _Shard) -> None:
         """A coordinator died with all that it knew: the journal knows it too."""
         self._lost = self._lost.plus(shard.stats)
-        self._lost.bare_rates.clear()
+        self._lost.nothing_left()
         self._lost.lost_workers += 1
         shard.stats, shard.num_assigned = Stats(), len(shard.open)
         if self._num_stops or self._fatal:

@@ -23,12 +23,16 @@ class FramesLostError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What the machines under an engine offer together, at this moment. `is_local`: this process alone."""
+    """What the machines under an engine offer together, at this moment. `is_local`: this process alone.
+
+    `store_bytes`: of the smallest object store of a machine that works; None where there is none.
+    """
 
     num_cpus: float
     num_gpus: float = 0.0
     custom: Mapping[str, float] = field(default_factory=dict)
     is_local: bool = False
+    store_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,23 @@
-"""Sources, found and probed in a thread of their own, a few ahead of the run: thousands of files are listed lazily."""
+"""Sources, found and probed in threads of their own, some ahead of the run: thousands of files are listed lazily.
+
+Names are found further ahead than files are probed: a probe reads the file, and may have to fetch it.
+"""
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from stages.errors import ExplainError
 from stages.records import Failure, VideoSource
 from stages.sources import find_sources, probe, unique_id
 
 AHEAD = 4
+NAMES_AHEAD = 1024
+PATIENCE_S = 10.0
+PUT_S = 0.2
 
 
 class KnownFeed:
@@ -44,11 +52,15 @@ class SourceFeed:
         self._names = list(names)
         self._skip = frozenset(skip)
         self._known = dict(known or {})
+        self._uris: queue.Queue[str | ExplainError | None] = queue.Queue(NAMES_AHEAD)
         self._queue: queue.Queue[VideoSource | Failure | ExplainError | None] = queue.Queue(AHEAD)
+        self._num_found = 0
+        self._is_all_found = threading.Event()
         self._returned: deque[VideoSource | Failure] = deque()
         self._is_closed = threading.Event()
         self.is_exhausted = False
-        threading.Thread(target=self._list, name="sources", daemon=True).start()
+        threading.Thread(target=self._find_all, name="names", daemon=True).start()
+        threading.Thread(target=self._probe_all, name="sources", daemon=True).start()
 
     def poll(self, timeout_s: float = 0.0) -> VideoSource | Failure | None:
         """The next source if one is there; None also at the end, when `is_exhausted`."""
@@ -78,17 +90,11 @@ class SourceFeed:
         return total > seconds
 
     def num_at_least(self, most: int) -> int:
-        """How many sources there are, or `most` if there are more; looks no further, and not for long."""
-        seen: list[VideoSource | Failure] = []
-        patience = 100  # tenths of a second
-        while len(seen) < most and not self.is_exhausted and patience:
-            item = self.poll(timeout_s=0.1)
-            if item is None:
-                patience -= 1
-            else:
-                seen.append(item)
-        self._returned.extendleft(reversed(seen))
-        return len(seen)
+        """How many sources there are by name, or `most` if there are more; looks no further, and not for long."""
+        until = time.monotonic() + PATIENCE_S
+        while self._num_found < most and not self._is_all_found.wait(0.05) and time.monotonic() < until:
+            continue
+        return min(self._num_found, most)
 
     @property
     def has_ended(self) -> bool:
@@ -101,18 +107,34 @@ class SourceFeed:
         self.is_exhausted = True
         self._returned.clear()
 
-    def _list(self) -> None:
-        taken = {name.casefold() for name in self._known.values()}
+    def _find_all(self) -> None:
         try:
             for uri in find_sources(self._names):
                 if uri in self._skip:
                     continue
-                self._put(self._probe(uri, self._known.get(uri) or unique_id(uri, taken)))
+                self._num_found += 1
+                self._put(self._uris, uri)
                 if self._is_closed.is_set():
                     return
         except ExplainError as error:
-            self._put(error)
-        self._put(None)
+            self._put(self._uris, error)
+        finally:
+            self._is_all_found.set()
+        self._put(self._uris, None)
+
+    def _probe_all(self) -> None:
+        taken = {name.casefold() for name in self._known.values()}
+        while not self._is_closed.is_set():
+            try:
+                uri = self._uris.get(timeout=PUT_S)
+            except queue.Empty:
+                continue
+            if isinstance(uri, str):
+                self._put(self._queue, self._probe(uri, self._known.get(uri) or unique_id(uri, taken)))
+                continue
+            self._put(self._queue, uri)
+            if uri is None:
+                return
 
     def _probe(self, uri: str, video_id: str) -> VideoSource | Failure:
         try:
@@ -121,10 +143,10 @@ class SourceFeed:
             kind, reason, remedy = type(error).__name__, error.fact, error.remedy
             return Failure(video_id=video_id, uri=uri, stage="decode", error=kind, reason=reason, remedy=remedy)
 
-    def _put(self, item: VideoSource | Failure | ExplainError | None) -> None:
+    def _put(self, where: "queue.Queue[Any]", item: object) -> None:
         while not self._is_closed.is_set():
             try:
-                self._queue.put(item, timeout=0.2)
+                where.put(item, timeout=PUT_S)
                 return
             except queue.Full:
                 continue

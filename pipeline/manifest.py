@@ -5,6 +5,7 @@ that a killed run has lost nothing. What a run knows of its videos is folded int
 """
 
 import fcntl
+import platform
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
@@ -27,7 +28,7 @@ from pipeline.files import (
 )
 from pipeline.summaries import TargetSummary, VideoSummary
 from stages.base import Settings
-from stages.errors import ManifestError
+from stages.errors import ConfigError, ManifestError
 from stages.records import Failure, VideoSource
 
 __all__ = ["Manifest", "RunFolder", "TargetSummary", "VideoSummary"]
@@ -128,6 +129,14 @@ class RunFolder:
         if write:
             run._take_lock()
         return run
+
+    def expect_here(self) -> None:
+        """Raises ConfigError where this machine does not see the run: what is written here would be lost."""
+        if (self.path / "manifest.json").is_file():
+            return
+        fact = f"{platform.node()}, where this run is to be written, does not see {self.path}"
+        remedy = "give an --out on storage that every node sees, or leave processors free on the node that has it"
+        raise ConfigError("engine.has_shared_folder", fact, remedy)
 
     @property
     def manifest(self) -> Manifest:

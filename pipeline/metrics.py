@@ -1,4 +1,4 @@
-"""The figures of a run while it works, for Prometheus: Ray exports them on every node as `ray_heatreel_...`.
+"""The figures of a run while it works, for Prometheus: Ray exports them as `ray_heatreel_...`.
 
 `docker/grafana.json` is a dashboard of them. `make files` does not write it; a test holds the two together.
 """
@@ -14,6 +14,7 @@ METRICS: Mapping[str, str] = {
     "clips": "clips that are written",
     "videos": "videos that are finished",
     "failures": "inputs that could not be explained",
+    "evaluations": "evaluations of the box so far",
     "evaluations_per_s": "evaluations of the box per second, since the first scorer was ready",
     "efficiency": "evaluations per second over those of the bare box on the same scorers",
     "scorer_busy_share": "share of the time in which scorers worked",

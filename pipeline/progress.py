@@ -99,7 +99,7 @@ def describe(stats: Stats, now: float) -> str:
     done, expected, what = stats.progress
     total = f"/{expected}" if expected >= done and expected else ""
     parts = [f"{done}{total} clips {what}".rstrip(), f"{stats.rate(now):.3g} evaluations/s"]
-    if (efficiency := stats.efficiency(now)) is not None:
+    if (efficiency := stats.efficiency()) is not None:
         parts.append(f"efficiency {efficiency:.2f}")
     if (eta_s := stats.eta_s(now)) is not None:
         parts.append(f"{_time(eta_s)} to go")

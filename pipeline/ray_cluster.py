@@ -83,7 +83,14 @@ def cluster_capacity() -> Capacity:
 
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     custom = {name: amount for name, amount in found.items() if name not in ("CPU", "GPU", "memory")}
-    return Capacity(num_cpus=found.get("CPU", 0.0), num_gpus=found.get("GPU", 0.0), custom=custom)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    stores = [int(node["object_store_memory"]) for node in nodes if node.get("CPU") and "object_store_memory" in node]
+    return Capacity(
+        num_cpus=found.get("CPU", 0.0),
+        num_gpus=found.get("GPU", 0.0),
+        custom=custom,
+        store_bytes=min(stores, default=None),
+    )
 
 
 def needs_of(resources: Resources) -> dict[str, float]:

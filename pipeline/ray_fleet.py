@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.actors import RayEngine
 from pipeline.config import Config
-from pipeline.logs import LogLine, LogTray
+from pipeline.logs import LogLine, LogTray, log_again
 from pipeline.memory import peak_memory
 from pipeline.metrics import METRICS
 from pipeline.ray_cluster import REACH_S, actor_options, begin, cluster_capacity, join, reason
@@ -44,6 +44,7 @@ class _Coordinator:
         self._tray = LogTray()
         self._engine = RayEngine(startup_s=plan.config.engine.startup_s)
         self._shard = Shard(plan, self._engine)
+        self._gauges: dict[str, Any] = {}
 
     def start(self) -> tuple[ScorerReport | None, ExplainError | None, tuple[LogLine, ...], Hands]:
         try:
@@ -60,6 +61,14 @@ class _Coordinator:
         found = self._engine.memory()
         found["coordinator"] = found.pop("driver")
         return found
+
+    def publish(self, metrics: Mapping[str, float]) -> None:
+        from ray.util.metrics import Gauge
+
+        for name, value in metrics.items():
+            if name not in self._gauges:
+                self._gauges[name] = Gauge(f"heatreel_{name}", description=METRICS[name])
+            self._gauges[name].set(value)
 
     def close(self) -> None:
         self._shard.close()
@@ -105,7 +114,6 @@ class RayFleet:
         self._num_videos = num_videos
         self._class = ray.remote(_Coordinator)
         self._posts: list[_Post] = []
-        self._gauges: dict[str, Any] = {}
 
     def start(self, config: Config, run: str) -> Sequence[ScorerReport]:
         """Bring up all coordinators, and through them the workers."""
@@ -151,13 +159,11 @@ class RayFleet:
         return found
 
     def publish(self, metrics: Mapping[str, float]) -> None:
-        """As gauges of Ray, which Prometheus scrapes on every node."""
-        from ray.util.metrics import Gauge
-
-        for name, value in metrics.items():
-            if name not in self._gauges:
-                self._gauges[name] = Gauge(f"heatreel_{name}", description=METRICS[name])
-            self._gauges[name].set(value)
+        """As gauges of Ray, for Prometheus, in a coordinator: the driver may be outside the cluster."""
+        for post in self._posts:
+            if not (post.is_starting or post.has_ended):
+                post.actor.publish.remote(metrics)
+                return
 
     def close(self) -> None:
         """Let the coordinators close their workers, end what is left, and the cluster if it is ours."""
@@ -188,10 +194,10 @@ class RayFleet:
         post.is_starting, post.calls = True, [post.actor.start.remote()]
 
     def _first_report(self, post: _Post) -> ScorerReport:
+        index = self._posts.index(post)
         try:
-            report, error, _, post.hands = self._ray.get(post.calls.pop(0))
+            report, error, lines, post.hands = self._ray.get(post.calls.pop(0))
         except self._ray.exceptions.RayError as dead:
-            index = self._posts.index(post)
             _log.warning("coordinator=%d %s before it had begun: %s", index, type(dead).__name__, reason(dead))
             post.deaths += 1
             is_mistake = isinstance(dead, self._ray.exceptions.RayTaskError) or getattr(
@@ -203,6 +209,7 @@ class RayFleet:
             self._ray.kill(post.actor)  # its workers die with it; they had nothing to do yet
             self._launch(post)
             return self._first_report(post)
+        log_again(lines, f"coordinator={index}")
         if error is not None:
             raise error
         post.is_starting = False

@@ -1,5 +1,6 @@
 """What a run writes down about its inputs, in its folder, and what it finds there when it goes on."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -7,6 +8,8 @@ from pipeline.files import append_line, read_lines
 from pipeline.manifest import RunFolder
 from pipeline.summaries import VideoSummary
 from stages.records import Failure, VideoSource
+
+_log = logging.getLogger(__name__)
 
 
 class RunRecord:
@@ -56,6 +59,7 @@ class RunRecord:
         else:
             self._run.register(source)
             self._known[source.id] = source
+        _log.info("video=%s opened: %s", source.id, source.uri)
         return True
 
     def allow(self, video_id: str, clips: int | None, evaluations: int) -> None:
@@ -70,10 +74,12 @@ class RunRecord:
     def has_targets(self, video_id: str, targets: tuple[int, ...]) -> None:
         """The classes to explain in this video are decided."""
         append_line(self._path, {"event": "targets", "video_id": video_id, "targets": list(targets)})
+        _log.info("video=%s targets=%s", video_id, ",".join(str(target) for target in targets))
 
     def completed(self, summary: VideoSummary) -> None:
         """A video is finished."""
         self._run.complete(summary)
+        _log.info("video=%s done: %d clips, %d frames", summary.video_id, summary.num_clips, summary.num_frames)
 
     def failed(self, failure: Failure) -> None:
         """An input, or a part of it, could not be explained."""
@@ -81,6 +87,8 @@ class RunRecord:
         self._failures[_key(failure)] = failure
         if not is_known:
             self._run.fail(failure)
+            where = "" if failure.clip_idx is None else f" clip={failure.video_id}#{failure.clip_idx}"
+            _log.warning("video=%s%s stage=%s failed: %s", failure.video_id, where, failure.stage, failure.reason)
 
 
 def _key(failure: Failure) -> tuple[str, int | None, str, str]:

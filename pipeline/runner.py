@@ -3,6 +3,7 @@
 `run` starts one, `resume` goes on with one that was stopped or killed: what the journal holds is not asked again.
 """
 
+import logging
 import signal
 import threading
 import time
@@ -31,6 +32,8 @@ from pipeline.topology import ScorerReport
 from stages.errors import ExplainError, ManifestError
 from stages.records import Failure
 from stages.targets import needs_scores, resolve_targets
+
+_log = logging.getLogger(__name__)
 
 EXIT_FINE, EXIT_FAILURES, EXIT_STOPPED = 0, 3, 130
 
@@ -110,6 +113,8 @@ def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceF
     fleet: Fleet | None = None
     dispatcher: Dispatcher | None = None
     with logging_to(folder.path, is_quiet=is_quiet):
+        run_id = folder.manifest.run_id
+        _log.info("run=%s begins in %s", run_id, folder.path)
         try:
             fleet = make_fleet(config, feed)
             reports = fleet.start(config, str(folder.path.resolve()))
@@ -140,6 +145,7 @@ def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceF
                     stats.memory = fleet.memory()
                 fleet.close()
             figures = stats.summary(now)
+            _log.info("run=%s ends status=%s clips=%d", run_id, status, stats.clips)
             _finish(config, folder, record, status, figures, is_time_over=stats.is_time_over)
     return RunSummary(path=folder.path, status=status, failures=tuple(record.failures()), figures=figures)
 

@@ -5,6 +5,7 @@ and the dispatcher are `Message`s and `Report`s; a shard that dies is built agai
 what the journal holds is not asked twice.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.coordinator import POLL_S, Coordinator, Feed
 from pipeline.engine import Engine, Happening, WorkerDown, WorkerUp
 from pipeline.journal_writer import BackgroundJournal
 from pipeline.logs import LogLine
+from pipeline.manifest import RunFolder
 from pipeline.orders import Assignment
 from pipeline.scheduler import Scheduler
 from pipeline.stats import Stats
@@ -24,6 +26,8 @@ from pipeline.summaries import VideoSummary
 from pipeline.topology import ScorerReport, Share, other_plans, scorer_plan
 from stages.errors import ExplainError
 from stages.records import Failure
+
+_log = logging.getLogger(__name__)
 
 AHEAD = 1  # videos that wait in a shard, so that it need not wait for the dispatcher
 
@@ -125,9 +129,10 @@ class Shard:
     def start(self) -> ScorerReport:
         """Bring up the scorers, learn from the first what the box is, and build the rest on that.
 
-        Raises ModelError and the like when there can be no scorer.
+        Raises ModelError and the like when there can be no scorer, ConfigError where the run folder is not seen.
         """
         config, share = self.plan.config, self.plan.share
+        RunFolder(Path(self.plan.run)).expect_here()
         self.engine.start([scorer_plan(config, self.engine.capacity(), share)])
         report, said = self._first_scorer()
         spec = report.spec
@@ -196,6 +201,7 @@ class Shard:
             for happening in self.engine.wait(1.0):
                 said.append(happening)
                 if isinstance(happening, WorkerDown) and happening.problem is not None:
+                    _log.info("stage=%s worker=%d\n%s", happening.stage, happening.worker, happening.problem.trace)
                     raise happening.problem.error
                 if isinstance(happening, WorkerUp) and isinstance(happening.report, ScorerReport):
                     return happening.report, said

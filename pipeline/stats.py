@@ -11,10 +11,17 @@ from pipeline.work import STAGES, StageName
 
 @dataclass(slots=True)
 class Stats:
-    """Counters of a run. Times are of the coordinator's clock; `began` is when the scorers were ready."""
+    """Counters of a run. Times are of the coordinator's clock; `began` is when the scorers were ready.
+
+    Scorers come and go: `possible` and `scorer_s` are the evaluations that the bare model could have made on those that
+    were up, while they were, and the seconds that they were up; `tick` goes on counting.
+    """
 
     began: float | None = None
-    bare_rates: dict[int, float] = field(default_factory=dict)  # by scorer
+    bare_rates: dict[int, float] = field(default_factory=dict)  # of the scorers that are up
+    possible: float = 0.0
+    scorer_s: float = 0.0
+    ticked: float | None = None
     evaluations: int = 0
     batches: int = 0
     capacity: int = 0  # masks that the batches could have held
@@ -48,6 +55,30 @@ class Stats:
             total.bare_rates |= {len(total.bare_rates) + at: rate for at, rate in enumerate(one.bare_rates.values())}
         return total
 
+    def scorer_up(self, worker: int, rate: float, now: float) -> None:
+        """A scorer is ready, whose bare model makes `rate` evaluations per second."""
+        self.tick(now)
+        self.bare_rates[worker] = rate
+        self.began = now if self.began is None else self.began
+
+    def scorer_down(self, worker: int, now: float) -> None:
+        """A scorer is gone."""
+        self.tick(now)
+        self.bare_rates.pop(worker, None)
+
+    def tick(self, now: float) -> None:
+        """Time has passed for the scorers that are up."""
+        passed = 0.0 if self.ticked is None else now - self.ticked
+        self.possible += passed * sum(self.bare_rates.values())
+        self.scorer_s += passed * len(self.bare_rates)
+        self.ticked = now
+
+    def nothing_left(self) -> None:
+        """What was on its way is lost with its coordinator: it is begun again, and counted there."""
+        self.bare_rates.clear()
+        self.expected_clips, self.expected_screened = self.clips, self.screened
+        self.clips_in_flight = self.bytes_in_flight = self.rows_waiting = 0
+
     def note(self, window: Window, rows: RowQueue) -> None:
         """How much is on its way now."""
         self.clips_in_flight, self.bytes_in_flight = window.num_open, window.num_bytes
@@ -77,10 +108,9 @@ class Stats:
         """Evaluations per second of the whole pipeline so far."""
         return self.evaluations / self.elapsed_s(now) if self.began is not None else 0.0
 
-    def efficiency(self, now: float) -> float | None:
-        """The headline figure: rate of the pipeline over that of the bare model in a tight loop, same workers."""
-        bare = sum(self.bare_rates.values())
-        return self.rate(now) / bare if bare and self.evaluations else None
+    def efficiency(self) -> float | None:
+        """The headline figure: evaluations over those of the bare model in a tight loop, on the scorers while up."""
+        return self.evaluations / self.possible if self.possible and self.evaluations else None
 
     def eta_s(self, now: float) -> float | None:
         """Seconds to go by the clips done so far; None when that cannot be said."""
@@ -92,14 +122,13 @@ class Stats:
     def summary(self, now: float) -> dict[str, Any]:
         """The figures for the manifest and the last line of a run. Shares are of the time that the run took."""
         wall_s = self.elapsed_s(now)
-        scorers = max(len(self.bare_rates), 1)
         return {
             "seconds": wall_s,
             "evaluations": self.evaluations,
             "evaluations_per_s": self.rate(now),
             "bare_evaluations_per_s": sum(self.bare_rates.values()) or None,
-            "efficiency": self.efficiency(now),
-            "scorer_busy_share": self.busy_s["score"] / (wall_s * scorers) if self.evaluations else None,
+            "efficiency": self.efficiency(),
+            "scorer_busy_share": self.busy_s["score"] / self.scorer_s if self.evaluations and self.scorer_s else None,
             "batch_fill": self.evaluations / self.capacity if self.capacity else None,
             "refine_share": self.busy_s["refine"] / wall_s if wall_s else None,
             "decode_share": self.busy_s["decode"] / wall_s if wall_s else None,
@@ -115,4 +144,4 @@ class Stats:
         }
 
 
-_COUNTERS = [one.name for one in fields(Stats) if one.type is int or one.type == "int"]
+_COUNTERS = [one.name for one in fields(Stats) if one.type in (int, float)]

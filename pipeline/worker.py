@@ -1,6 +1,5 @@
 """The inside of a worker, in a thread or in a Ray actor: one stage, and the edge where its errors become data."""
 
-import logging
 import time
 import traceback
 from typing import Any
@@ -11,8 +10,6 @@ from stages.base import Stage
 from stages.decode import DecodeResult
 from stages.errors import ConfigError, DecodeError, ExplainError, NumericsError
 from stages.records import Clip
-
-_log = logging.getLogger(__name__)
 
 Outcome = tuple[Any, Clip | None, Problem | None, float]
 
@@ -68,7 +65,6 @@ class StageWorker:
         if isinstance(error, ExplainError):
             is_permanent = isinstance(error, DecodeError | NumericsError | ConfigError) or self._plan.name == "sink"
             return Problem(error=error, kind=kind, trace=trace, is_permanent=is_permanent)
-        _log.debug("stage=%s error=%s\n%s", self._plan.name, kind, trace)
         told = ExplainError(self._plan.name, f"{kind}: {error}", "see log.jsonl in the run folder, and report it")
         return Problem(error=told, kind=kind, trace=trace)
 

@@ -6,7 +6,9 @@ and the coordinator begins that video again from the journal.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from pipeline.manifest import RunFolder
 from pipeline.sink import SinkSpec, VideoSink
 from pipeline.summaries import VideoSummary
 from pipeline.work import SinkAction
@@ -81,5 +83,6 @@ class WriteVideos:
             sink.abort()
         if not request.is_first:
             raise ResourceError(video_id, "its files are not open in this worker", "the video is written again")
+        RunFolder(Path(request.spec.run)).expect_here()
         self._open[video_id] = request.epoch, VideoSink(request.spec)
         return self._open[video_id][1]

@@ -13,6 +13,7 @@ from small_runs import expect_equal, explain, write_scene
 from trials import ON_RAY, Nodes, run_with_accidents, start_driver
 
 from pipeline.actors import LOOK_EVERY_S
+from pipeline.metrics import METRICS
 from stages.errors import ResourceError
 
 pytest.importorskip("ray")
@@ -98,6 +99,46 @@ def test_a_driver_outside_the_cluster_gives_the_same_maps(tmp_path, nodes):
     local = explain(tmp_path / "local", scene)
     driver = start_driver(tmp_path / "run", [scene], {**ON_RAY, "engine__address": nodes.client_address})
     assert driver.wait(timeout=300) == 0, (tmp_path / "run.err").read_text() + nodes.client_log()
+    expect_equal(local.path, tmp_path / "run")
+
+
+def test_a_driver_outside_the_cluster_lets_prometheus_see_every_figure(tmp_path, scene, nodes):
+    settings = {**ON_RAY, "engine__address": nodes.client_address, "box__sleep_s": 0.4}
+    run = tmp_path / "run"
+    driver = start_driver(run, [scene], settings)
+    wanted, seen = {f"ray_heatreel_{name}" for name in METRICS}, {}
+    while driver.poll() is None:
+        seen |= {name: value for name, value in nodes.exported().items() if name in wanted}
+        time.sleep(0.5)
+    assert driver.wait() == 0, run.with_suffix(".err").read_text() + nodes.client_log()
+    assert seen.keys() == wanted
+    figures = json.loads((run / "manifest.json").read_text())["summary"]
+    assert 0 < seen["ray_heatreel_evaluations"] <= figures["evaluations"]
+    assert seen["ray_heatreel_efficiency"] > 0
+    assert 0 < seen["ray_heatreel_bytes_in_flight"] <= figures["most_bytes_in_flight"]
+
+
+def test_stages_go_where_their_labels_and_their_share_of_a_gpu_are(tmp_path, nodes, monkeypatch):
+    """Ray believes a node that says it has a GPU; the box itself works on the processor. `auto` finds RAY_ADDRESS."""
+    from ray._private.state import available_resources_per_node
+
+    monkeypatch.setenv("RAY_ADDRESS", nodes.cluster.address)
+    scene = write_scene(tmp_path / "scene.mp4", 24)
+    local = explain(tmp_path / "local", scene)
+    lab = nodes.add(labels={"room": "lab"}, num_gpus=1)
+    try:
+        score = {"num_cpus": 0.5, "num_gpus": 0.5, "labels": {"room": "lab"}}
+        settings = {**ON_RAY, "engine__resources": {**ON_RAY["engine__resources"], "score": score}}
+        driver = start_driver(tmp_path / "run", [scene], {**settings, "engine__address": "auto", "box__sleep_s": 0.4})
+        taken = []
+        while driver.poll() is None:
+            if left := available_resources_per_node().get(lab.node_id):
+                taken.append(1.0 - left.get("GPU", 0.0))
+            time.sleep(0.2)
+    finally:
+        nodes.cluster.remove_node(lab, allow_graceful=False)
+    assert driver.returncode == 0, (tmp_path / "run.err").read_text()
+    assert max(taken) == 1.0  # two scorers
     expect_equal(local.path, tmp_path / "run")
 
 

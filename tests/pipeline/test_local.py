@@ -5,7 +5,7 @@ import os
 
 import av
 import pytest
-from small_runs import config, expect_equal, explain, write_scene
+from small_runs import BOX, config, expect_equal, explain, write_scene
 
 from pipeline.engine import Answer, StagePlan, WorkerDown, WorkerUp
 from pipeline.journal import Journal
@@ -125,6 +125,24 @@ def test_resuming_with_a_changed_input_is_refused(tmp_path, scene):
     assert first.exit_code == 130
     write_scene(copy, seed=9)
     with pytest.raises(ManifestError, match=r"copy\.mp4 changed since the run began"):
+        resume(first.path, is_quiet=True)
+
+
+def test_resuming_with_a_changed_model_or_configuration_is_refused(tmp_path, scene):
+    box = tmp_path / "box.py"
+    box.write_bytes(BOX.read_bytes())
+    options = {"model__name": f"python:{box}:make", "box__fault": "interrupt", "box__marker": tmp_path, "box__every": 4}
+    first = explain(tmp_path / "run", scene, **options)
+    assert first.exit_code == 130
+    box.write_text(box.read_text() + "# trained again\n")
+    with pytest.raises(ManifestError, match="the model changed since the run began"):
+        resume(first.path, is_quiet=True)
+    box.write_bytes(BOX.read_bytes())
+    manifest = first.path / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["config"]["perturb"]["budget"] += 8
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(ManifestError, match="the configuration changed since the run began"):
         resume(first.path, is_quiet=True)
 
 

@@ -4,8 +4,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 TESTS = Path(__file__).parent
 NUM_FRAMES, NUM_CLIPS = 64, 16
 STORE = 128 << 20
-# The dead are noticed within some seconds, not within a minute.
+# The dead are noticed within some seconds, not within a minute; figures reach the page of a node soon.
 QUICK = {
+    "metrics_report_interval_ms": 1000,
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 1000,
     "health_check_timeout_ms": 3000,
@@ -61,6 +64,20 @@ class Nodes:
         """A node is gone from one moment to the next; another joins."""
         self.cluster.remove_node(self.nodes.pop(number), allow_graceful=False)
         self.nodes.append(self.add())
+
+    def exported(self) -> dict[str, float]:
+        """What the nodes tell Prometheus now, by name; the highest where several do."""
+        import ray
+
+        found: dict[str, float] = {}
+        for node in ray.nodes():
+            page = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+            with suppress(OSError), urllib.request.urlopen(page, timeout=5) as answer:
+                rows = (line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[:1] != "#")
+                for name, value in rows:
+                    plain = name.partition("{")[0]
+                    found[plain] = max(float(value), found.get(plain, float("-inf")))
+        return found
 
     def client_log(self) -> str:
         """What the servers of the head's clients said, so that a failure can be understood."""

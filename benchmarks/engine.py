@@ -34,6 +34,9 @@ RESULTS = Path(__file__).with_name("results") / "engine.json"
 SCORERS = (1, 4, 8, 16, 32)
 BANK = Load()
 ADAPTIVE = replace(BANK, bank_rows=128, rounds=5)
+# Rounds that fill no batch by themselves: what is sent half-empty if rounds of several clips are not merged.
+SMALL = replace(BANK, bank_rows=124, rounds=12, round_rows=12)
+LOADS = {"bank": BANK, "adaptive": ADAPTIVE, "small": SMALL}
 FREE = replace(BANK, scorers=4, videos=4, batch_s=0.0, mask_s=0.0, decode_s=0.0, refine_s=0.0, sink_s=0.0)
 
 
@@ -196,7 +199,7 @@ def main() -> None:
     scorers = (1, 4) if args.quick else SCORERS
     seconds = 1.0 if args.quick else args.seconds
     rows = []
-    for kind, base in (("bank", BANK), ("adaptive", ADAPTIVE)):
+    for kind, base in LOADS.items():
         for way in WAYS:
             for count in scorers:
                 share = {"continuous": 1.0, "lock-step": 0.3, "clip by clip": 0.1}[way]
@@ -213,7 +216,7 @@ def main() -> None:
     if not args.quick:
         content = {
             "machine": {"processors": os.cpu_count(), "python": platform.python_version(), "day": time.strftime("%F")},
-            "load": {"bank": asdict(BANK), "adaptive": asdict(ADAPTIVE)},
+            "load": {kind: asdict(load) for kind, load in LOADS.items()},
             "rows": rows,
             "ceiling": ceilings,
         }

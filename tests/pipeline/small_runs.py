@@ -3,6 +3,7 @@
 from fractions import Fraction
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import av
 import numpy as np
@@ -19,20 +20,24 @@ SIZE = (48, 64)
 BOX = Path(__file__).with_name("quadrant_box.py")
 
 
-class ShufflingEngine(LocalEngine):
-    """Holds answers back and gives them in any order."""
+class Shuffled:
+    """Before an engine: holds its answers back and gives them in any order."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self._rng = Random(0)
         self._held: list[Happening] = []
 
     def wait(self, timeout_s: float) -> list[Happening]:
-        self._held += super().wait(timeout_s)
+        self._held += super().wait(timeout_s)  # type: ignore[misc]
         self._rng.shuffle(self._held)
         given = self._rng.randint(0, len(self._held))
         found, self._held = self._held[:given], self._held[given:]
         return found
+
+
+class ShufflingEngine(Shuffled, LocalEngine):
+    """Threads that answer in any order."""
 
 
 def write_scene(path: Path, num_frames: int = 40, *, black: range = range(0), seed: int = 0) -> Path:

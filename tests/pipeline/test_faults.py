@@ -4,6 +4,8 @@ Every trial kills one thing at a random moment of a run (a random number of jour
 a run where the run survives them. `pytest -s` prints the table: kind, trials, time lost.
 """
 
+import json
+import os
 import time
 from pathlib import Path
 from random import Random
@@ -51,9 +53,15 @@ def undisturbed(tmp_path_factory, scene):
 
 @pytest.fixture(scope="module")
 def table():
-    """kind -> (trials, seconds of these runs beyond what the sleeping box asks for), printed at the end."""
+    """kind -> (trials, seconds of these runs beyond what the sleeping box asks for), printed at the end.
+
+    The file that HEATREEL_FAULTS names gets them too (benchmarks/results/faults.json).
+    """
     rows: dict[str, tuple[int, float]] = {}
     yield rows
+    if path := os.environ.get("HEATREEL_FAULTS"):
+        found = [{"killed": kind, "trials": num, "lost_s": round(lost / num, 1)} for kind, (num, lost) in rows.items()]
+        Path(path).write_text(json.dumps(found, indent=1) + "\n")
     print("\n\nkind        trials  time lost per trial")
     for kind, (trials, lost_s) in rows.items():
         print(f"{kind:11} {trials:6d}  {lost_s / trials:6.1f} s")

@@ -79,19 +79,21 @@ def test_a_box_that_hangs_is_ended_and_its_batches_are_asked_again(tmp_path, sce
 
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_finishes_what_is_in_flight_and_twice_does_not(tmp_path, scene, undisturbed, nodes, presses):
+    """A clip takes two seconds, and several are in flight."""
     run = tmp_path / "run"
-    settings = {**ONE_SCORER, "box__sleep_s": 0.4, "engine__address": nodes.cluster.address}
+    settings = {**ONE_SCORER, "box__sleep_s": 0.7, "engine__address": nodes.cluster.address}
     driver = start_driver(run, [scene], settings)
     while rounds_of(run) < 3:
         assert driver.poll() is None, run.with_suffix(".err").read_text()
         time.sleep(0.02)
+    before = rounds_of(run)
     for _ in range(presses):
         driver.send_signal(signal.SIGINT)
         time.sleep(0.3)
     assert driver.wait(timeout=120) == 130
     assert json.loads((run / "manifest.json").read_text())["status"] == "stopped"
-    is_whole = rounds_of(run) == NUM_CLIPS  # every clip was in flight
-    assert is_whole is (presses == 1)
+    after = rounds_of(run) - before
+    assert after >= 2 if presses == 1 else after <= 1
     again = resume(run, is_quiet=True)
     assert again.exit_code == 0
     expect_equal(undisturbed.path, run, tolerance=1e-6)

@@ -1,7 +1,7 @@
 """Maps do not depend on how the work was spread: engines, numbers of workers and coordinators, order of the answers."""
 
 import pytest
-from small_runs import ShufflingEngine, expect_equal, expect_same_tables, explain, write_scene
+from small_runs import Shuffled, ShufflingEngine, expect_equal, expect_same_tables, explain, write_scene
 
 from pipeline import fleet
 
@@ -42,10 +42,24 @@ class TestOnRay:
     @pytest.mark.parametrize("num_scorers", [1, 2, 5])
     def test_any_number_of_actors_gives_the_same_maps(self, tmp_path, scenes, local_run, num_scorers):
         # The box takes a moment, so that the answers of several scorers come back in another order.
-        summary = explain(
-            tmp_path / "run", *scenes, engine="ray", engine__num_scorers=num_scorers, box__sleep_s=0.02 * num_scorers
-        )
+        counts = {"scorers": num_scorers} | dict.fromkeys(("decoders", "refiners", "sinks"), min(num_scorers, 3))
+        settings = {f"engine__num_{kind}": count for kind, count in counts.items()}
+        summary = explain(tmp_path / "run", *scenes, engine="ray", box__sleep_s=0.02 * num_scorers, **settings)
         assert summary.exit_code == 0
+        expect_equal(local_run.path, summary.path)
+        expect_same_tables(local_run.path, summary.path)
+
+    def test_answers_of_actors_in_any_order_give_the_same_maps(self, tmp_path, scenes, local_run, monkeypatch):
+        from pipeline.actors import RayEngine
+
+        class ShufflingActors(Shuffled, RayEngine):
+            """The coordinator is in this process, its workers are actors."""
+
+        monkeypatch.setattr(fleet, "LocalEngine", lambda: ShufflingActors(startup_s=300))
+        counts = {f"engine__num_{kind}": 2 for kind in ("scorers", "decoders", "refiners", "sinks")}
+        summary = explain(tmp_path / "run", *scenes, **counts)
+        assert summary.exit_code == 0
+        assert {"score-1", "sink-1"} <= summary.figures["peak_memory_bytes"].keys()
         expect_equal(local_run.path, summary.path)
         expect_same_tables(local_run.path, summary.path)
 

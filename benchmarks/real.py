@@ -181,7 +181,7 @@ def _turns(
     before, counted = window(), 0
     for number in range((1 + MOST_REPEATS) * runs):
         used, run_folder = time.process_time(), folder / f"run{number}"
-        with Theft() as theft:
+        with Theft(is_spread=config.engine.kind == "ray") as theft:
             summary = run(config, [str(footage)], run_folder, is_quiet=True)
         cost_s = (time.process_time() - used) / summary.figures["evaluations"]
         assert not summary.failures, summary.failures
@@ -202,26 +202,34 @@ def _turns(
 
 
 class Theft:
-    """`share` of the processors' time that went to others than this process between entering and leaving."""
+    """`share` of the processors' time that went to others than this process between entering and leaving.
+
+    `is_spread`: what is measured has processes of its own, so that only what a host takes is known not to be ours.
+    """
 
     share = 0.0
 
+    def __init__(self, *, is_spread: bool = False) -> None:
+        self._is_spread = is_spread
+
     def __enter__(self) -> "Theft":
-        self._started, self._before = time.perf_counter(), _taken_s()
+        self._started, self._before = time.perf_counter(), _taken_s(is_spread=self._is_spread)
         return self
 
     def __exit__(self, *_: object) -> None:
         available = (time.perf_counter() - self._started) * (os.cpu_count() or 1)
-        self.share = max(_taken_s() - self._before, 0.0) / max(available, 1e-9)
+        self.share = max(_taken_s(is_spread=self._is_spread) - self._before, 0.0) / max(available, 1e-9)
 
 
-def _taken_s() -> float:
+def _taken_s(*, is_spread: bool) -> float:
     """Seconds of all processors that went to a host or to other processes (proc(5)); 0 where nothing says it."""
     try:
         fields = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)
     except OSError:
         return 0.0
     user, nice, system, _idle, _waiting, irq, softirq, steal = (int(field) for field in fields[1:9])
+    if is_spread:
+        return steal / os.sysconf("SC_CLK_TCK")
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 

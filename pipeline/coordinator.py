@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pipeline.casework import Casework
 from pipeline.engine import Answer, Engine, Happening, Problem, WorkerDown, WorkerUp
+from pipeline.logs import log_trace
 from pipeline.orders import Assignment
 from pipeline.outcomes import Outcomes, Record
 from pipeline.scheduler import Scheduler
@@ -125,7 +126,7 @@ class Coordinator:
             self._worker_up(happening, now)
         elif isinstance(happening, WorkerDown):
             if happening.problem is not None:
-                _log.info("stage=%s worker=%d\n%s", happening.stage, happening.worker, happening.problem.trace)
+                log_trace(f"stage={happening.stage} worker={happening.worker}", happening.problem.trace)
                 self._end_run(happening.problem.error)
             self.stats.lost_workers += 1
             if happening.stage == "score":
@@ -241,8 +242,7 @@ class Coordinator:
     def _problem_with(self, task: Task, problem: Problem, now: float) -> None:
         ids = f"stage={task.stage} worker={task.worker} seq={task.seq} {self._about(task)}"
         _log.warning("%s %s: %s", ids, problem.kind, problem.error)
-        if problem.trace:
-            _log.info("%s\n%s", ids, problem.trace)
+        log_trace(ids, problem.trace)
         if isinstance(problem.error, ConfigError | DiskFullError):
             self._end_run(problem.error)
             return

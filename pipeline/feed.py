@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from stages.errors import ExplainError
+from stages.errors import ExplainError, ResourceError
 from stages.records import Failure, VideoSource
 from stages.sources import find_sources, probe, unique_id
 
@@ -90,7 +90,7 @@ class SourceFeed:
         return total > seconds
 
     def num_at_least(self, most: int) -> int:
-        """How many sources there are by name, or `most` if there are more; looks no further, and not for long."""
+        """How many sources there are by name, or `most` if there are more; does not wait for long."""
         until = time.monotonic() + PATIENCE_S
         while self._num_found < most and not self._is_all_found.wait(0.05) and time.monotonic() < until:
             continue
@@ -118,9 +118,12 @@ class SourceFeed:
                     return
         except ExplainError as error:
             self._put(self._uris, error)
+        except OSError as error:  # a folder or a list that may not be read
+            fact, remedy = f"cannot be listed ({error.strerror or error})", "check its permissions, or name its files"
+            self._put(self._uris, ResourceError(str(error.filename or "the sources"), fact, remedy))
         finally:
             self._is_all_found.set()
-        self._put(self._uris, None)
+            self._put(self._uris, None)
 
     def _probe_all(self) -> None:
         taken = {name.casefold() for name in self._known.values()}

@@ -15,12 +15,14 @@ from pathlib import Path
 
 LogLine = tuple[float, int, str, str]  # when, level, logger, message
 
+_log = logging.getLogger(__name__)
+
 _PAIR = re.compile(r"(?:^|\s)([a-z_]+)=(\S+)")
 _OURS = ("pipeline", "stages")
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object for each record: time, level, logger, message, and the pairs in it."""
+    """One JSON object for each record: time, level, logger, message, and the pairs in its first line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
@@ -30,11 +32,17 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": message,
-            **{f"id_{key}": value for key, value in _PAIR.findall(message)},
+            **{f"id_{key}": value for key, value in _PAIR.findall(message.partition("\n")[0])},
         }
         if record.exc_info:
             content["trace"] = self.formatException(record.exc_info)
         return json.dumps(content, ensure_ascii=False)
+
+
+def log_trace(ids: str, trace: str) -> None:
+    """Say where an unexpected error came from, if that is known."""
+    if trace:
+        _log.info("%s\n%s", ids, trace)
 
 
 @contextmanager

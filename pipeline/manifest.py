@@ -132,10 +132,15 @@ class RunFolder:
 
     def expect_here(self) -> None:
         """Raises ConfigError where this machine does not see the run: what is written here would be lost."""
-        if (self.path / "manifest.json").is_file():
+        try:
+            (self.path / "manifest.json").stat()
+        except OSError:
+            pass
+        else:
             return
         fact = f"{platform.node()}, where this run is to be written, does not see {self.path}"
-        remedy = "give an --out on storage that every node sees, or leave processors free on the node that has it"
+        remedy = "give an --out (for a URI: HEATREEL_WORK_DIR) on storage that every node sees, or leave processors "
+        remedy += "free on the node that has it"
         raise ConfigError("engine.has_shared_folder", fact, remedy)
 
     @property

@@ -146,8 +146,10 @@ class Passes:
     def _clips_until(self, deadline: float) -> int | None:
         """How many clips the time is likely to allow after screening: as the scorers, and as reading, carry them."""
         stats, now = self.dispatcher.stats(), self.dispatcher.now()
-        rates = [PIPELINE_SHARE * sum(stats.bare_rates.values()) / self.config.budget]
-        rates += [stats.screened / stats.elapsed_s(now)]  # 0 when an earlier session has screened
+        elapsed_s = max(stats.elapsed_s(now), 1e-9)
+        bare = max(sum(stats.bare_rates.values()), stats.possible / elapsed_s)  # one may be away just now
+        rates = [PIPELINE_SHARE * bare / self.config.budget]
+        rates += [stats.screened / elapsed_s]  # 0 when an earlier session has screened
         known = [rate for rate in rates if rate > 0]
         return int(max(deadline - now, 0.0) * min(known)) if known else None
 

@@ -160,10 +160,8 @@ class RayFleet:
 
     def publish(self, metrics: Mapping[str, float]) -> None:
         """As gauges of Ray, for Prometheus, in a coordinator: the driver may be outside the cluster."""
-        for post in self._posts:
-            if not (post.is_starting or post.has_ended):
-                post.actor.publish.remote(metrics)
-                return
+        if not self._posts[0].is_starting:  # always the same one: a gauge keeps its last value
+            self._posts[0].actor.publish.remote(metrics)
 
     def close(self) -> None:
         """Let the coordinators close their workers, end what is left, and the cluster if it is ours."""

@@ -5,7 +5,6 @@ and the dispatcher are `Message`s and `Report`s; a shard that dies is built agai
 what the journal holds is not asked twice.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline.config import Config
 from pipeline.coordinator import POLL_S, Coordinator, Feed
 from pipeline.engine import Engine, Happening, WorkerDown, WorkerUp
 from pipeline.journal_writer import BackgroundJournal
-from pipeline.logs import LogLine
+from pipeline.logs import LogLine, log_trace
 from pipeline.manifest import RunFolder
 from pipeline.orders import Assignment
 from pipeline.scheduler import Scheduler
@@ -26,8 +25,6 @@ from pipeline.summaries import VideoSummary
 from pipeline.topology import ScorerReport, Share, other_plans, scorer_plan
 from stages.errors import ExplainError
 from stages.records import Failure
-
-_log = logging.getLogger(__name__)
 
 AHEAD = 1  # videos that wait in a shard, so that it need not wait for the dispatcher
 
@@ -201,7 +198,7 @@ class Shard:
             for happening in self.engine.wait(1.0):
                 said.append(happening)
                 if isinstance(happening, WorkerDown) and happening.problem is not None:
-                    _log.info("stage=%s worker=%d\n%s", happening.stage, happening.worker, happening.problem.trace)
+                    log_trace(f"stage={happening.stage} worker={happening.worker}", happening.problem.trace)
                     raise happening.problem.error
                 if isinstance(happening, WorkerUp) and isinstance(happening.report, ScorerReport):
                     return happening.report, said

@@ -135,7 +135,7 @@ def build_box(model: ModelConfig) -> BlackBox:
 
 
 def report_scorer(score: Score) -> ScorerReport:
-    """Find the best batch size and measure the bare model at it."""
+    """Find the batch size, and how fast the bare model is."""
     box = score.box
     return ScorerReport(
         spec=box.spec,

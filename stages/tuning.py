@@ -20,7 +20,7 @@ LONG_BATCH_S = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """The batch size found, and the most evaluations per second of the bare model at any size (the yardstick of
+    """The batch size, and evaluations per second of the bare model: the most at any size that was tried (the yardstick of
     efficiency)."""
 
     batch_size: int

@@ -106,13 +106,15 @@ def test_a_driver_outside_the_cluster_lets_prometheus_see_every_figure(tmp_path,
     settings = {**ON_RAY, "engine__address": nodes.client_address, "box__sleep_s": 0.4}
     run = tmp_path / "run"
     driver = start_driver(run, [scene], settings)
-    wanted, most = {f"ray_heatreel_{name}" for name in METRICS}, {}
+    wanted, most, counts = {f"ray_heatreel_{name}" for name in METRICS}, {}, set()
     while driver.poll() is None:
         now = {name: value for name, value in nodes.exported().items() if name in wanted}
         most |= {name: max(value, most.get(name, 0.0)) for name, value in now.items()}
+        counts.add(now.get("ray_heatreel_evaluations"))
         time.sleep(0.5)
     assert driver.wait() == 0, run.with_suffix(".err").read_text() + nodes.client_log()
     assert most.keys() == wanted
+    assert len(counts - {None}) >= 3  # they follow the run
     figures = json.loads((run / "manifest.json").read_text())["summary"]
     assert 0 < most["ray_heatreel_evaluations"] <= figures["evaluations"]
     assert most["ray_heatreel_efficiency"] > 0

@@ -69,7 +69,7 @@ def test_a_device_without_memory_for_a_batch_is_given_smaller_ones(tmp_path, sce
 
 
 def test_a_box_that_hangs_is_ended_and_its_batches_are_asked_again(tmp_path, scene, undisturbed, nodes):
-    faults = {"box__fault": "hang", "box__marker": tmp_path, "engine__score_timeout_s": 2.0}
+    faults = {"box__fault": "hang", "box__marker": tmp_path, "engine__score_timeout_s": 8.0}
     run = explain(tmp_path / "run", scene, **ONE_SCORER, **faults)
     assert run.exit_code == 0
     assert (tmp_path / "happened").exists()
@@ -90,7 +90,10 @@ def test_ctrl_c_finishes_what_is_in_flight_and_twice_does_not(tmp_path, scene, u
     for _ in range(presses):
         driver.send_signal(signal.SIGINT)
         time.sleep(0.3)
-    assert driver.wait(timeout=120) == 130
+    try:
+        assert driver.wait(timeout=120) == 130
+    finally:
+        driver.kill()
     assert json.loads((run / "manifest.json").read_text())["status"] == "stopped"
     after = rounds_of(run) - before
     assert after >= 2 if presses == 1 else after <= 1

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import feed as feed_module
 from pipeline.feed import AHEAD, SourceFeed
-from stages.errors import DecodeError
+from stages.errors import DecodeError, ResourceError
 
 
 @pytest.fixture
@@ -68,3 +68,18 @@ def test_every_source_comes_in_order_and_then_the_end(tmp_path, slow_probe):
         if (item := feed.poll(1.0)) is not None:
             seen.append(item.uri)
     assert seen == names
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_does_not_hang(monkeypatch, slow_probe):
+    slow_probe[1].set()
+
+    def find(names):
+        yield "first.mp4"
+        raise PermissionError(13, "Permission denied", "/archive/secret")
+
+    monkeypatch.setattr(feed_module, "find_sources", find)
+    feed = SourceFeed(["/archive"])
+    assert feed.num_at_least(5) == 1
+    assert feed.poll(10.0).uri == "first.mp4"
+    with pytest.raises(ResourceError, match=r"/archive/secret: cannot be listed \(Permission denied\)"):
+        feed.poll(10.0)

@@ -5,7 +5,7 @@ import logging
 
 from small_runs import explain, write_scene
 
-from pipeline.logs import LogTray, log_again, logging_to
+from pipeline.logs import LogTray, log_again, log_trace, logging_to
 
 
 def lines_of(folder) -> list[dict]:
@@ -42,3 +42,12 @@ def test_what_a_far_worker_said_is_told_again_with_its_place_and_time(tmp_path):
     assert (line["id_worker"], line["id_stage"], line["id_clip"]) == ("decode-2", "decode", "a#3")
     assert line["level"] == "info"
     assert tray.fetch() == ()
+
+
+def test_words_of_a_trace_are_no_ids(tmp_path):
+    with logging_to(tmp_path, is_quiet=True):
+        log_trace("stage=refine clip=a#3", "Traceback\n    explain(turned, clip=clip, masks=masks)")
+        log_trace("stage=refine clip=a#4", "")
+    (line,) = lines_of(tmp_path)
+    assert (line["id_stage"], line["id_clip"]) == ("refine", "a#3")
+    assert "id_masks" not in line

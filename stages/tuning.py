@@ -20,8 +20,8 @@ LONG_BATCH_S = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """The batch size, and evaluations per second of the bare model: the most at any size that was tried (the yardstick of
-    efficiency)."""
+    """The batch size, and the most evaluations per second of the bare model at a size that was tried: the yardstick of
+    efficiency."""
 
     batch_size: int
     evaluations_per_s: float

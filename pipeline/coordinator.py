@@ -22,10 +22,10 @@ from pipeline.topology import ScorerReport
 from pipeline.work import (
     DecodeTask,
     Event,
-    Fault,
     FramesDropped,
     JobEnded,
     JobStarted,
+    Mishap,
     PeeksDone,
     RefineTask,
     RoundScored,
@@ -194,7 +194,7 @@ class Coordinator:
             elif isinstance(task, RefineTask):
                 self.scheduler.not_journalled(task.seq, now)
             else:
-                self.scheduler.failed(task.seq, now, Fault())
+                self.scheduler.failed(task.seq, now, Mishap())
         self._handle_events()
 
     def _answered(self, task: Task, answer: Answer, now: float) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pipeline.work import Fault, StageName
+from pipeline.work import Mishap, StageName
 from stages.base import Resources, Stage
 from stages.errors import ExplainError
 from stages.records import Clip, ClipInfo
@@ -67,7 +67,7 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem(Fault):
+class Problem(Mishap):
     """Why a request came to nothing. `error`: the expected ones as they are, bugs described.
 
     `is_lost`: the worker died. `has_lost_frames`: see FramesLostError. `is_blameless`: see StagePlan.frugal.

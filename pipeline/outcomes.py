@@ -45,7 +45,7 @@ class Outcomes:
             return
         is_extra = case.purpose == "verify" or (case.purpose == "peek" and case.id.clip_idx > 0)
         if is_extra or (case.purpose == "peek" and not self.problem.is_permanent):
-            _log.warning("clip=%s purpose=%s given up: %s", case.id, case.purpose, self.problem.error)
+            _log.warning("clip=%s stage=%s %s given up: %s", case.id, stage, case.purpose, self.problem.error)
             return
         self._fail_with(source, stage, self.problem, case.id.clip_idx)
 

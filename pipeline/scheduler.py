@@ -18,7 +18,7 @@ from pipeline.jobs import Job, Video
 from pipeline.ledger import Ledger
 from pipeline.orders import EVERYTHING, Order
 from pipeline.window import Limits
-from pipeline.work import DecodeTask, Event, Fault, RefineTask, RoundScored, ScoreTask, SinkTask, StageName, Task
+from pipeline.work import DecodeTask, Event, Mishap, RefineTask, RoundScored, ScoreTask, SinkTask, StageName, Task
 
 
 class Scheduler:
@@ -238,31 +238,31 @@ class Scheduler:
         elif task.action == "close":
             self.ledger.end_video(video)
 
-    def failed(self, seq: int, now: float, fault: Fault) -> None:
+    def failed(self, seq: int, now: float, mishap: Mishap) -> None:
         """A task came to nothing, or its worker died."""
         task = self._finish(seq, now)
         if isinstance(task, ScoreTask):
-            self._batch_failed(task, now, fault)
+            self._batch_failed(task, now, mishap)
         elif isinstance(task, SinkTask):
             video = self.ledger.videos.get(task.video)
             if video is not None and video.sink_seq == seq:
-                self.ledger.sink_failed(video, now, is_permanent=fault.is_permanent)
+                self.ledger.sink_failed(video, now, is_permanent=mishap.is_permanent)
         elif isinstance(task, DecodeTask | RefineTask) and (job := self.ledger.jobs.get(task.job)):
-            self._retry(job, task.stage, now, is_permanent=fault.is_permanent)
+            self._retry(job, task.stage, now, is_permanent=mishap.is_permanent)
 
-    def _batch_failed(self, task: ScoreTask, now: float, fault: Fault) -> None:
+    def _batch_failed(self, task: ScoreTask, now: float, mishap: Mishap) -> None:
         """A clip that failed alone is to blame; one that failed in company is tried alone first."""
         is_alone = len({piece.job for piece in task.pieces}) == 1
         for piece in task.pieces:
             job = self.ledger.jobs.get(piece.job)
             if job is None or job.round_idx != piece.round_idx:
                 continue
-            job.attempts += is_alone and not fault.is_blameless
-            if fault.has_lost_frames and job.attempts < self.limits.attempts:
+            job.attempts += is_alone and not mishap.is_blameless
+            if mishap.has_lost_frames and job.attempts < self.limits.attempts:
                 if not job.parked:
                     self.ledger.queue(job, "decode")
                 job.parked.append(piece)
-            elif job.attempts >= self.limits.attempts or (is_alone and fault.is_permanent):
+            elif job.attempts >= self.limits.attempts or (is_alone and mishap.is_permanent):
                 self.ledger.give_up(job, "score")
             else:
                 self.ledger.rows.put_alone(piece, now + (self.ledger.backoff(job.attempts) if is_alone else 0.0))

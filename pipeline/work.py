@@ -78,7 +78,7 @@ class SinkTask(Task):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class Mishap:
     """How a task came to nothing.
 
     `is_permanent`: trying again is useless. `has_lost_frames`: the pixels are gone and must be read again.

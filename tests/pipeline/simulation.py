@@ -14,9 +14,9 @@ from pipeline.scheduler import Scheduler
 from pipeline.window import Limits
 from pipeline.work import (
     DecodeTask,
-    Fault,
     JobEnded,
     JobStarted,
+    Mishap,
     PeeksDone,
     RefineTask,
     RoundScored,
@@ -141,7 +141,7 @@ class Simulation:
         self.scheduler.worker_down(stage, worker, self.now)
         for entry in [entry for entry in self.agenda if entry[2].stage == stage and entry[2].worker == worker]:
             self.agenda.remove(entry)
-            self.scheduler.failed(entry[1], self.now, Fault())
+            self.scheduler.failed(entry[1], self.now, Mishap())
         heapq.heapify(self.agenda)
         self.free_at.pop((stage, worker), None)
         heapq.heappush(self.ups, (self.now + 0.7, stage, worker))
@@ -150,7 +150,7 @@ class Simulation:
         how = self.fails(task, self)
         if how is not None:
             flags = {"permanent": "is_permanent", "frames": "has_lost_frames", "blameless": "is_blameless"}
-            self.scheduler.failed(task.seq, self.now, Fault(**{flags[how]: True} if how in flags else {}))
+            self.scheduler.failed(task.seq, self.now, Mishap(**{flags[how]: True} if how in flags else {}))
         elif isinstance(task, DecodeTask):
             self._decode(task)
         elif isinstance(task, ScoreTask):

@@ -23,7 +23,7 @@ def test_a_run_says_what_became_of_every_video_and_why_a_clip_failed(tmp_path):
         True
     ] * 4
     of_clip = [line for line in lines if line.get("id_clip") == "scene#1"]
-    assert any(line.get("id_stage") == "score" for line in of_clip)
+    assert {line.get("id_stage") for line in of_clip} == {"score"}
     assert any("Traceback" in line["message"] and "black frames" in line["message"] for line in of_clip)
     assert {"at", "level", "logger", "message"} <= lines[0].keys()
 

@@ -57,9 +57,9 @@ class TestOnRay:
 
         monkeypatch.setattr(fleet, "LocalEngine", lambda: ShufflingActors(startup_s=300))
         counts = {f"engine__num_{kind}": 2 for kind in ("scorers", "decoders", "refiners", "sinks")}
-        summary = explain(tmp_path / "run", *scenes, **counts)
+        summary = explain(tmp_path / "run", *scenes, box__sleep_s=0.2, **counts)  # so that all actors get to work
         assert summary.exit_code == 0
-        assert {"score-0", "sink-0"} <= summary.figures["peak_memory_bytes"].keys()
+        assert {"score-1", "sink-1"} <= summary.figures["peak_memory_bytes"].keys()
         expect_equal(local_run.path, summary.path)
         expect_same_tables(local_run.path, summary.path)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from simulation import CLIP_BYTES, Simulation, expect_complete, limits
 
 from pipeline.scheduler import Scheduler
-from pipeline.work import DecodeTask, Fault, RefineTask, ScoreTask, SinkTask
+from pipeline.work import DecodeTask, Mishap, RefineTask, ScoreTask, SinkTask
 
 
 def test_a_clip_that_always_fails_is_quarantined_and_its_neighbours_are_not():
@@ -160,7 +160,7 @@ def test_late_and_repeated_answers_are_ignored():
         scheduler.worker_up(stage, 0, batch_size=4)
     scheduler.add_video("a")
     (first, *_) = scheduler.admit(0.0)
-    scheduler.failed(first.seq, 0.1, Fault())
+    scheduler.failed(first.seq, 0.1, Mishap())
     scheduler.decoded(first.seq, 0.2, seconds=0.1, rows=4, nbytes=1, is_last=False)
     assert not scheduler.ledger.rows.is_waiting()
     again = [task for task in scheduler.admit(1.0) if isinstance(task, DecodeTask) and task.job == first.job]

@@ -36,8 +36,8 @@ FILE_FRAMES = 12
 SETTLED = 200  # videos after which nothing may grow
 SAMPLE_EVERY = 100
 TIMELINE_S = 15.0
-# Decoders and encoders of the videos in flight have threads and files of their own: what stays is the least that is
-# seen between two samples.
+# Decoders and encoders of the videos in flight have threads and files of their own, half of all: what stays is the
+# least that is seen.
 COME_AND_GO = ("files", "threads")
 # The mean colour hides the bright quadrant, which a blur would not: so there are regions, which are kept to the end.
 SETTINGS = {
@@ -146,19 +146,27 @@ def by_number(folder: Path, files: int, engines: Sequence[str], sample_every: in
     rows = []
     for engine in engines:
         found = apart([str(many)], engine, sample_every)
-        rows.append({"files": files, "growth": growth(found["samples"], min(SETTLED, files // 3)), **found})
+        # Towards the end fewer are in flight, and what they had is gone: that would hide a leak.
+        in_full_swing = [entry for entry in found["samples"] if entry["videos"] <= files - sample_every]
+        rows.append({"files": files, "growth": growth(in_full_swing, min(SETTLED, files // 3)), **found})
         print(f"{engine} {files} files: {found['seconds']} s, {rows[-1]['growth']}", flush=True)
     return rows
 
 
 def growth(samples: Sequence[Mapping[str, Any]], settled: int) -> dict[str, dict[str, float]]:
-    """By worker: the last third of the samples against the first third after `settled` videos, medians."""
+    """By worker: the last third of the samples against the first third after `settled` videos.
+
+    Medians of the bytes; of what comes and goes the least, which a leak raises and a busy moment does not.
+    """
     later = [entry["workers"] for entry in samples if entry["videos"] >= settled]
     third = max(1, len(later) // 3)
     found = {}
     for name in later[0] if later else ():
         before, after = (
-            {key: median(entry[name][key] for entry in part if name in entry) for key in ("bytes", *COME_AND_GO)}
+            {
+                key: (min if key in COME_AND_GO else median)(entry[name][key] for entry in part if name in entry)
+                for key in ("bytes", *COME_AND_GO)
+            }
             for part in (later[:third], later[-third:])
         )
         found[name] = {

@@ -59,8 +59,12 @@ class SourceFeed:
         self._returned: deque[VideoSource | Failure] = deque()
         self._is_closed = threading.Event()
         self.is_exhausted = False
-        threading.Thread(target=self._find_all, name="names", daemon=True).start()
-        threading.Thread(target=self._probe_all, name="sources", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._find_all, name="names", daemon=True),
+            threading.Thread(target=self._probe_all, name="sources", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def poll(self, timeout_s: float = 0.0) -> VideoSource | Failure | None:
         """The next source if one is there; None also at the end, when `is_exhausted`."""
@@ -101,11 +105,14 @@ class SourceFeed:
         """Whether nothing will come any more."""
         return self.is_exhausted and not self._returned
 
-    def close(self) -> None:
-        """List no further."""
+    def close(self, wait_s: float = 0.0) -> None:
+        """List no further, and wait so long for the threads to end: a store that does not answer may hold them."""
         self._is_closed.set()
         self.is_exhausted = True
         self._returned.clear()
+        until = time.monotonic() + wait_s
+        for thread in self._threads:
+            thread.join(max(until - time.monotonic(), 0.0))
 
     def _find_all(self) -> None:
         try:
@@ -132,6 +139,8 @@ class SourceFeed:
                 uri = self._uris.get(timeout=PUT_S)
             except queue.Empty:
                 continue
+            if self._is_closed.is_set():
+                return
             if isinstance(uri, str):
                 self._put(self._queue, self._probe(uri, self._known.get(uri) or unique_id(uri, taken)))
                 continue

@@ -25,7 +25,23 @@ def test_growth_compares_late_samples_with_those_after_settling() -> None:
         for n in range(1, 10)
     ]
     found = growth(samples, settled=30)["driver"]
-    assert found == {"bytes_ratio": round(1750 / 1250, 4), "more_files": 0, "more_threads": 0.5}
+    assert found == {"bytes_ratio": round(1750 / 1250, 4), "more_files": 0, "more_threads": 0}
+
+
+@pytest.mark.parametrize(("leak_every", "more"), [(None, 0), (10, 1), (5, 2), (1, 13)])
+def test_threads_that_come_and_go_hide_no_leak(leak_every: int | None, more: int) -> None:
+    busy = [7, 2, 9, 4, 0, 8, 3, 6, 1, 5]
+    samples = [
+        {
+            "videos": n,
+            "workers": {
+                "driver": {"bytes": 1, "files": 5, "threads": 9 + busy[n % 10] + (n // leak_every if leak_every else 0)}
+            },
+        }
+        for n in range(20, 50)
+    ]
+    assert growth(samples, settled=20)["driver"]["more_threads"] >= more
+    assert (growth(samples, settled=20)["driver"]["more_threads"] == 0) is (leak_every is None)
 
 
 @pytest.mark.slow

@@ -10,8 +10,29 @@ from pipeline.feed import AHEAD, SourceFeed
 from stages.errors import DecodeError, ResourceError
 
 
+@pytest.fixture(autouse=True)
+def feeds(monkeypatch):
+    """Every feed of a test ends with it, whatever came of the test."""
+    made: list[SourceFeed] = []
+    original = SourceFeed.__init__
+
+    def init(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        made.append(self)
+
+    monkeypatch.setattr(SourceFeed, "__init__", init)
+    yield made
+    for feed in made:
+        feed.close(10.0)
+    assert not own_threads()
+
+
+def own_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name in ("names", "sources")]
+
+
 @pytest.fixture
-def slow_probe(monkeypatch):
+def slow_probe(monkeypatch, feeds):
     """Probes wait until they are let go; names of those that began."""
     begun: list[str] = []
     go = threading.Event()
@@ -26,6 +47,12 @@ def slow_probe(monkeypatch):
     go.set()
 
 
+def wait_for(begun: list[str], count: int) -> None:
+    until = time.monotonic() + 10
+    while len(begun) < count and time.monotonic() < until:
+        time.sleep(0.01)
+
+
 def files(folder, count: int) -> list[str]:
     paths = [folder / f"{idx:03d}.mp4" for idx in range(count)]
     for path in paths:
@@ -38,26 +65,40 @@ def test_sources_are_counted_without_waiting_for_their_content(tmp_path, slow_pr
     feed = SourceFeed(files(tmp_path, count))
     assert feed.num_at_least(most) == found
     assert len(slow_probe[0]) <= 1
-    feed.close()
 
 
 def test_finished_sources_do_not_count(tmp_path, slow_probe):
     names = files(tmp_path, 4)
     feed = SourceFeed(names, skip=names[:3])
     assert feed.num_at_least(4) == 1
-    feed.close()
 
 
 def test_only_a_few_are_probed_ahead(tmp_path, slow_probe):
     begun, go = slow_probe
     go.set()
-    feed = SourceFeed(files(tmp_path, 50))
-    until = time.monotonic() + 10
-    while len(begun) < AHEAD + 1 and time.monotonic() < until:
-        time.sleep(0.01)
+    SourceFeed(files(tmp_path, 50))
+    wait_for(begun, AHEAD + 1)
     time.sleep(0.3)  # what would be too many had time to come
     assert len(begun) == AHEAD + 1  # one waits for its place
+
+
+def test_a_closed_feed_probes_no_further_and_leaves_no_thread(tmp_path, slow_probe):
+    begun, go = slow_probe
+    feed = SourceFeed(files(tmp_path, 50))
+    wait_for(begun, 1)
     feed.close()
+    go.set()
+    feed.close(10.0)
+    assert len(begun) == 1
+    assert not own_threads()
+
+
+def test_a_probe_that_does_not_end_holds_nobody_up(tmp_path, slow_probe):
+    begun, _ = slow_probe
+    feed = SourceFeed(files(tmp_path, 2))
+    wait_for(begun, 1)
+    feed.close(0.05)
+    assert own_threads()  # it is still at its probe
 
 
 def test_every_source_comes_in_order_and_then_the_end(tmp_path, slow_probe):

@@ -3,11 +3,13 @@
 Read from /proc and from the metrics that every Ray node offers to Prometheus; nothing of Ray's inside is touched.
 """
 
+import os
 import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -17,12 +19,41 @@ def resident_bytes(pid: int | str = "self") -> int:
     return _status(pid, "VmRSS") * 1024
 
 
-def open_files(pid: int | str = "self") -> int:
-    return sum(1 for _ in (PROC / str(pid) / "fd").iterdir())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a process holds at one moment. `files`: descriptor and what it points to; `threads`: their ids."""
+
+    bytes: int
+    shared_bytes: int
+    files: frozenset[str]
+    threads: frozenset[str]
+
+    def counts(self) -> dict[str, int]:
+        sizes = {"bytes": self.bytes, "shared_bytes": self.shared_bytes}
+        return {**sizes, "files": len(self.files), "threads": len(self.threads)}
+
+    def lasting(self, later: "Held") -> "Held":
+        """The later moment, with only those files and threads that were there before."""
+        return Held(
+            bytes=later.bytes,
+            shared_bytes=later.shared_bytes,
+            files=self.files & later.files,
+            threads=self.threads & later.threads,
+        )
 
 
-def threads(pid: int | str = "self") -> int:
-    return sum(1 for _ in (PROC / str(pid) / "task").iterdir())
+def held_by(pid: int | str = "self") -> Held:
+    """Raises OSError or StopIteration for a process that has ended."""
+    files = set()
+    for link in (PROC / str(pid) / "fd").iterdir():
+        with suppress(OSError):  # closed in between
+            files.add(f"{link.name} {os.readlink(link)}")
+    return Held(
+        bytes=resident_bytes(pid),
+        shared_bytes=_status(pid, "RssShmem") * 1024,
+        files=frozenset(files),
+        threads=frozenset(task.name for task in (PROC / str(pid) / "task").iterdir()),
+    )
 
 
 def workers_of(pid: int) -> dict[str, int]:
@@ -39,17 +70,12 @@ def workers_of(pid: int) -> dict[str, int]:
     return {"driver": pid, **{f"actor-{at}": actor for at, actor in enumerate(sorted(found))}}
 
 
-def sample(pid: int) -> dict[str, dict[str, int]]:
-    """Resident bytes, open files and threads of a process and its actors; those that have just ended are left out."""
+def sample(pid: int) -> dict[str, Held]:
+    """What a process and its actors hold; those that have just ended are left out."""
     found = {}
     for name, worker in workers_of(pid).items():
         with suppress(OSError, StopIteration):
-            found[name] = {
-                "bytes": resident_bytes(worker),
-                "shared_bytes": _status(worker, "RssShmem") * 1024,
-                "files": open_files(worker),
-                "threads": threads(worker),
-            }
+            found[name] = held_by(worker)
     return found
 
 

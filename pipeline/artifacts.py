@@ -64,6 +64,7 @@ SCHEMAS: Mapping[Table, pa.Schema] = {
 
 ROWS_IN_MEMORY = 4096
 FRAMES_PER_CHUNK = 32
+STORE_THREADS = 2  # of zarr, for small local files
 
 
 class PartWriter:
@@ -149,6 +150,9 @@ class MapStore:
         self.path = path
         self._frames: list[FrameMap] = []
         self._pts_s: list[float] = []
+        # Left alone, zarr starts another thread whenever it finds none free, hours into a run as well.
+        if zarr.config.get("threading.max_workers") is None:
+            zarr.config.set({"threading.max_workers": STORE_THREADS})
         with writing(path):
             remove(path)
             path.parent.mkdir(parents=True, exist_ok=True)

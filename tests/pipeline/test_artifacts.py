@@ -90,3 +90,10 @@ def test_written_again_a_store_has_the_same_bytes(tmp_path: Path) -> None:
         store.close()
         hashes.add(hash_file(tmp_path / "v.zarr"))
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(("asked_for", "used"), [(None, artifacts.STORE_THREADS), (7, 7)])
+def test_a_store_is_written_by_few_threads_unless_told_otherwise(tmp_path, asked_for, used) -> None:
+    with zarr.config.set({"threading.max_workers": asked_for}):
+        MapStore(tmp_path / "v.zarr", outputs=OUTPUTS, grid_hw=(6, 8), about={"video_id": "v"}).close()
+        assert zarr.config.get("threading.max_workers") == used

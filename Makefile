@@ -39,13 +39,13 @@ demo: setup
 	$(BIN)/heatreel demo --out $(OUT) --overwrite $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -X faulthandler -m pytest $(ARGS)
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not ray and not slow" $(ARGS)
+	$(BIN)/python -X faulthandler -m pytest -m "not ray and not slow" $(ARGS)
 
 test-ray: setup
-	$(BIN)/python -m pytest -m ray $(ARGS)
+	$(BIN)/python -X faulthandler -m pytest -m ray $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -1,6 +1,10 @@
 """Shared fixtures: where the real models and clips lie, and quiet, bounded torch."""
 
 import os
+import re
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,20 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 DATA_VARIABLE = "HEATREEL_TEST_DATA"
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+OWN_THREADS = re.compile("names|sources|journal|mirror|(decode|perturb|score|refine|sink)-[0-9]+")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_outlives_its_test() -> Iterator[None]:
+    """A thread of ours that is left over would work on beside other tests, and into the end of the process."""
+    before = set(threading.enumerate())
+    yield
+    until = time.monotonic() + 10
+    while left := [t for t in set(threading.enumerate()) - before if OWN_THREADS.fullmatch(t.name)]:
+        assert time.monotonic() < until, f"left over: {[thread.name for thread in left]}"
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")

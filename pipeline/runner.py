@@ -35,7 +35,7 @@ from stages.targets import needs_scores, resolve_targets
 
 _log = logging.getLogger(__name__)
 
-FEED_CLOSE_S = 2.0
+FEED_CLOSE_S = 2.0  # so long is a listing waited for that hangs on its store
 
 EXIT_FINE, EXIT_FAILURES, EXIT_STOPPED = 0, 3, 130
 
@@ -146,10 +146,10 @@ def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceF
                 with suppress(ExplainError):
                     stats.memory = fleet.memory()
                 fleet.close()
-            feed.close(FEED_CLOSE_S)
             figures = stats.summary(now)
             _log.info("run=%s ends status=%s clips=%d", run_id, status, stats.clips)
             _finish(config, folder, record, status, figures, is_time_over=stats.is_time_over)
+            feed.close(FEED_CLOSE_S)
     return RunSummary(path=folder.path, status=status, failures=tuple(record.failures()), figures=figures)
 
 

@@ -1,11 +1,13 @@
 """Memory does not grow with the length of a video, nor with the number of videos: smaller runs of the benchmark."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from benchmarks.footage import FPS, write_loop, write_scene
 from benchmarks.memory import by_length, by_number, growth
+from benchmarks.residents import held_by
 from stages.sources import probe
 from stages.video_io import read_frames
 
@@ -42,6 +44,27 @@ def test_threads_that_come_and_go_hide_no_leak(leak_every: int | None, more: int
     ]
     assert growth(samples, settled=20)["driver"]["more_threads"] >= more
     assert (growth(samples, settled=20)["driver"]["more_threads"] == 0) is (leak_every is None)
+
+
+def test_what_stays_counts_and_what_was_replaced_does_not(tmp_path: Path) -> None:
+    def wait() -> threading.Thread:
+        thread = threading.Thread(target=is_over.wait, args=(30,))
+        thread.start()
+        return thread
+
+    is_over = threading.Event()
+    before = held_by()
+    leaked = wait()
+    with (tmp_path / "leaked").open("w"):
+        first = held_by()
+        second = wait()
+        with (tmp_path / "passing").open("w"):
+            lasting = first.lasting(held_by())
+    is_over.set()
+    leaked.join()
+    second.join()
+    assert len(lasting.threads - before.threads) == 1
+    assert [name.rpartition("/")[2] for name in lasting.files - before.files] == ["leaked"]
 
 
 @pytest.mark.slow

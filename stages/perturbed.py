@@ -3,6 +3,9 @@
 Nothing here waits for the device, so that it is given the next work while it still does the last.
 """
 
+import math
+import mmap
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,8 +18,8 @@ from stages.masks import grids_of, render_masks
 from stages.records import ClipId, MaskBatch
 from stages.substrates import apply_mask
 
-# Masks rendered at a time on a processor, straight into the batch: few enough to stay in its cache.
-RENDER_SLICE = 32
+# Masks rendered at a time on a processor, straight into the batch: fewer are slower, more only take more memory.
+RENDER_SLICE = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +39,32 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+class Room:
+    """Where one batch after the other lies: on a processor in pages of its own, elsewhere where torch puts it.
+
+    Fresh pages cost a processor as much as the masks, so they are used again once nobody holds the batch before (a
+    foreign box may keep what it is given). In the heap, small blocks that live on would settle where the batch was, and
+    the next one would need other pages.
+    """
+
+    def __init__(self) -> None:
+        self._pages = mmap.mmap(-1, mmap.PAGESIZE)
+        self._holder: weakref.ref[memoryview] | None = None
+
+    def batch(self, count: int, like: Tensor) -> Tensor:
+        """`count` times the shape of `like`, its type, device and order of axes. Raises OSError: no memory left."""
+        shape, strides = (count, *like.shape), (like.numel(), *like.stride())
+        if like.device.type != "cpu":
+            return torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
+        nbytes = math.prod(shape) * like.element_size()
+        is_held = self._holder is not None and self._holder() is not None
+        if is_held or len(self._pages) < nbytes:
+            self._pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        view = memoryview(self._pages)  # torch holds it for as long as anything lies in this memory
+        self._holder = weakref.ref(view)
+        return torch.frombuffer(view, dtype=like.dtype, count=math.prod(shape)).as_strided(shape, strides)
+
+
 class Perturbed:
     """The perturbed clips of a request, as one long sequence that is rendered only where it is looked at."""
 
@@ -47,17 +76,10 @@ class Perturbed:
     def __len__(self) -> int:
         return sum(len(batch) for batch in self.batches)
 
-    def render(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n t c h w"]:
-        """The perturbed clips [start, stop) of the sequence, on the device and in memory in the clips' order of axes.
-
-        `room`: an earlier batch whose memory may be used again; fresh pages cost a processor as much as the masks.
-        """
+    def render(self, start: int, stop: int, room: Room) -> Float[Tensor, "n t c h w"]:
+        """The perturbed clips [start, stop) of the sequence, on the device, with the clips' order of axes in memory."""
         stop = min(stop, len(self))
-        like = self.loaded[self.batches[0].clip_id].shown
-        shape, strides = (stop - start, *like.shape), (like.numel(), *like.stride())
-        if room is None or room.untyped_storage().nbytes() < (stop - start) * like.nbytes:
-            room = torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
-        out = room.as_strided(shape, strides, storage_offset=0)
+        out = room.batch(stop - start, self.loaded[self.batches[0].clip_id].shown)
         done = 0
         step = RENDER_SLICE if out.device.type == "cpu" else len(out)
         for piece in self._pieces(start, stop):

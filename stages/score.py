@@ -24,7 +24,7 @@ from stages.box import BlackBox, to_log_scores
 from stages.errors import ExplainError, ModelError, ResourceError
 from stages.memory_errors import memory_errors_alike
 from stages.models_torch import TorchBox
-from stages.perturbed import LoadedClip, Perturbed, to_device
+from stages.perturbed import LoadedClip, Perturbed, Room, to_device
 from stages.records import Clip, ClipId, MaskBatch, Scores
 from stages.seeds import clip_rng
 from stages.substrates import make_substrate
@@ -86,7 +86,7 @@ class Score:
         self._box: BlackBox | None = None
         self._loaded: OrderedDict[ClipId, LoadedClip] = OrderedDict()
         self._batch_size = config.batch_size
-        self._room: Tensor | None = None
+        self._room = Room()
 
     @property
     def box(self) -> BlackBox:
@@ -103,7 +103,8 @@ class Score:
 
     def close(self) -> None:
         """Forget the model and the cached clips."""
-        self._box = self._attributor = self._room = None
+        self._box = self._attributor = None
+        self._room = Room()
         self._loaded.clear()
 
     def process(self, request: ScoreRequest, /) -> ScoreResult:
@@ -189,7 +190,7 @@ class Score:
                         f"one clip does not fit on {self.box.device} ({error})",
                         "use a larger device or a smaller input",
                     ) from error
-                self._batch_size, self._room = size // 2, None
+                self._batch_size, self._room = size // 2, Room()
                 self._log_halved(self._batch_size)
             torch.cuda.empty_cache()  # out here, where the error no longer holds the batch
 
@@ -197,10 +198,7 @@ class Score:
         logger.warning("batch_size=%d model=%s reason=out_of_memory", size, self.box.spec.name)
 
     def _render(self, perturbed: Perturbed, start: int, stop: int) -> Float[Tensor, "n t c h w"]:
-        if not isinstance(self.box, TorchBox):  # foreign code may keep what it is given
-            return perturbed.render(start, stop)
-        self._room = perturbed.render(start, stop, self._room)
-        return self._room
+        return perturbed.render(start, stop, self._room)
 
     def _as_asked(self, frames: Float[Tensor, "t c h w"]) -> Float[Tensor, "t c h w"]:
         """Normalised once, not in every batch, where it is known that the box does nothing else before its module."""

@@ -125,6 +125,44 @@ def test_cached_clips_are_bounded(box):
     assert fetched == [0, 1, 2, 0]
 
 
+class Keeps:
+    """A box that remembers where its batches lay, and of every one as much as `part` takes."""
+
+    def __init__(self, box, part):
+        self._box, self._part = box, part
+        self.spec, self.device, self.weights_sha256 = box.spec, box.device, box.weights_sha256
+        self.kept, self.then, self.places = [], [], []
+
+    def to(self, _):
+        return self
+
+    def __call__(self, frames):
+        self.kept.append(self._part(frames))
+        self.then.append(np.array(self.kept[-1]))
+        self.places.append(frames.data_ptr())
+        return self._box(frames)
+
+
+@pytest.mark.parametrize(
+    "part", [lambda frames: frames, lambda frames: frames[0, 0], lambda frames: frames[:1].numpy()]
+)
+def test_a_box_may_keep_what_it_is_given(box, part):
+    keeping = Keeps(box, part)
+    masks = Perturb(PerturbConfig(budget=32)).process(box.clip.info)
+    ask(scorer(keeping, batch_size=4), box.clip, masks, [(0, 32)])
+    assert len(keeping.kept) == 8
+    for kept, then in zip(keeping.kept, keeping.then, strict=True):
+        np.testing.assert_array_equal(kept, then)
+
+
+def test_batches_of_a_box_that_keeps_nothing_lie_in_the_same_memory(box):
+    forgetful = Keeps(box, lambda frames: float(frames[0, 0, 0, 0, 0]))
+    masks = Perturb(PerturbConfig(budget=30)).process(box.clip.info)
+    ask(scorer(forgetful, batch_size=4), box.clip, masks, [(0, 30)])  # the last batch is smaller
+    assert len(forgetful.places) == 8
+    assert len(set(forgetful.places)) == 1
+
+
 class Weighs(nn.Module):
     """Answers with weighted sums of every value it is given, so that axes, channels and values all matter."""
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -49,7 +50,12 @@ SETTINGS = {
 }
 
 
-def run_one(sources: Sequence[str], engine: str, sample_every: int = SAMPLE_EVERY) -> dict[str, Any]:
+def run_one(
+    sources: Sequence[str],
+    engine: str,
+    sample_every: int = SAMPLE_EVERY,
+    settings: Mapping[str, object] = MappingProxyType({}),
+) -> dict[str, Any]:
     """One run in this process: its figures, samples after so many videos, and what lay in the object store."""
     import pyarrow.parquet as pq
 
@@ -79,7 +85,7 @@ def run_one(sources: Sequence[str], engine: str, sample_every: int = SAMPLE_EVER
                 samples.append({"videos": done, "workers": {name: lasting[name].counts() for name in now}})
                 lasting.clear()
 
-        config = load_config(options={**SETTINGS, "engine.kind": engine})
+        config = load_config(options={**SETTINGS, "engine.kind": engine, **settings})
         with every(0.5, look):
             summary = run(config, sources, out, is_quiet=True)
         assert not summary.failures, summary.failures[:3]
@@ -110,11 +116,12 @@ def _num_done(run: Path) -> int:
         return sum(b'"event": "done"' in line or b'"event":"done"' in line for line in file)
 
 
-def apart(sources: Sequence[str], engine: str, sample_every: int = SAMPLE_EVERY) -> dict[str, Any]:
+def apart(sources: Sequence[str], engine: str, sample_every: int = SAMPLE_EVERY, **settings: object) -> dict[str, Any]:
     """The same in a process of its own, whose peak is that of this run alone."""
     with tempfile.TemporaryDirectory() as folder:
         order, answer = Path(folder) / "order.json", Path(folder) / "answer.json"
-        order.write_text(json.dumps({"sources": list(sources), "engine": engine, "sample_every": sample_every}))
+        what = {"sources": list(sources), "engine": engine, "sample_every": sample_every, "settings": settings}
+        order.write_text(json.dumps(what))
         command = [sys.executable, "-m", "benchmarks.memory", "--one", str(order), str(answer)]
         subprocess.run(command, check=True, cwd=Path(__file__).resolve().parents[1])
         found: dict[str, Any] = json.loads(answer.read_text())

@@ -231,10 +231,9 @@ class RayEngine:
                 self._ray.kill(slot.actor)
 
     def _launch(self, slot: _Slot) -> None:
-        resources = slot.plan.resources
-        slot.actor = self._actor_class.options(
-            **actor_options(resources, is_at_home=slot.plan.stays_home), max_restarts=0, max_task_retries=0
-        ).remote(slot.plan)
+        plan = slot.plan
+        options = actor_options(plan.resources, is_at_home=plan.stays_home, is_spread=plan.is_spread)
+        slot.actor = self._actor_class.options(**options, max_restarts=0, max_task_retries=0).remote(plan)
         slot.is_up = False
         self._slots[slot.plan.name, slot.worker] = slot
         self._pending[slot.actor.setup.remote()] = _Pending(slot, slot.actor)

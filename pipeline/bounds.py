@@ -18,15 +18,19 @@ def store_bytes(config: Config) -> int:
 
 
 def limits_of(config: Config, capacity: Capacity, share: Share) -> Limits:
-    """The bounds of one scheduler; several share the bytes. On Ray the window fits into the smallest object store."""
+    """The bounds of one scheduler. On Ray the window fits into the smallest object store, and several share the bytes.
+
+    Where every machine sees the sources the readers are spread, and so are the clips: every machine counts then.
+    """
     settings = config.engine
     fits = settings.window_bytes
     if capacity.store_bytes is not None:
         fits = min(fits, int(capacity.store_bytes / STORE_SLACK))
+    stores = capacity.num_stores if settings.has_shared_folder else 1
     return Limits(
         max_videos=settings.videos_in_flight,
         max_clips=settings.window_clips,
-        max_bytes=max(fits // share.count, 1),
+        max_bytes=max(min(fits, fits * stores // share.count), 1),
         queued={"decode": 2, "score": settings.queued_batches, "refine": 2, "sink": 2},
         deadline_s=settings.batch_deadline_s,
         attempts=settings.retries + 1,

@@ -57,7 +57,10 @@ class Feed:
 
 
 class Coordinator:
-    """Drives the videos of `feed` through `engine`, whose workers have been asked to start."""
+    """Drives the videos of `feed` through `engine`, whose workers have been asked to start.
+
+    `weights_sha256`: what every scorer must have loaded, those that join late and those that are built again too.
+    """
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Coordinator:
         record: Record,
         stats: Stats,
         *,
+        weights_sha256: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.casework = casework
@@ -76,6 +80,7 @@ class Coordinator:
         self.feed = feed
         self.outcomes = Outcomes(record, stats)
         self.stats = stats
+        self._weights_sha256 = weights_sha256
         self._clock = clock
         self._is_screening = self._is_time_over = False
         self._num_stops = 0
@@ -143,6 +148,9 @@ class Coordinator:
     def _worker_up(self, up: WorkerUp, now: float) -> None:
         batch_size = 1
         if isinstance(up.report, ScorerReport):
+            if (refusal := up.report.refusal(up.worker, self._weights_sha256)) is not None:
+                self._end_run(refusal)
+                return
             batch_size = up.report.tuning.batch_size
             self.stats.scorer_up(up.worker, up.report.tuning.evaluations_per_s, now)
         self.scheduler.worker_up(up.stage, up.worker, batch_size=batch_size)

@@ -25,7 +25,8 @@ class FramesLostError(Exception):
 class Capacity:
     """What the machines under an engine offer together, at this moment. `is_local`: this process alone.
 
-    `store_bytes`: of the smallest object store of a machine that works; None where there is none.
+    `store_bytes`: of the smallest object store of a machine that works; None where there is none. `num_stores`: how
+    many machines have one.
     """
 
     num_cpus: float
@@ -33,6 +34,7 @@ class Capacity:
     custom: Mapping[str, float] = field(default_factory=dict)
     is_local: bool = False
     store_bytes: int | None = None
+    num_stores: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class StagePlan:
 
     `threads`: how many torch may use in a process of its own; None leaves it alone. `wanted`: how many workers a
     capacity calls for, where their number follows the cluster. `stays_home`: on the coordinator's machine if it can.
+    `is_spread`: over as many machines as can be.
     `frugal`: the plan for a worker that was ended because its machine had no memory left, made of its last report (None
     where it had made none); it gives None where the worker cannot take less.
     """
@@ -53,6 +56,7 @@ class StagePlan:
     threads: int | None = None
     wanted: Callable[[Capacity], int] | None = None
     stays_home: bool = False
+    is_spread: bool = False
     frugal: "Callable[[object], StagePlan | None] | None" = None
 
 

@@ -1,4 +1,4 @@
-"""The run folder: what a run was asked, on what, with what, and how it ended (DESIGN, section 6).
+"""The run folder: what a run was asked, on what, with what, and how it ended.
 
 manifest.json is small and written atomically; videos.jsonl and failures.jsonl grow by one synced line at a time, so
 that a killed run has lost nothing. What a run knows of its videos is folded into the manifest when it ends.

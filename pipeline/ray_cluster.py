@@ -90,6 +90,7 @@ def cluster_capacity() -> Capacity:
         num_gpus=found.get("GPU", 0.0),
         custom=custom,
         store_bytes=min(stores, default=None),
+        num_stores=max(len(stores), 1),
     )
 
 
@@ -138,8 +139,11 @@ def _has_node(resources: Resources) -> bool:
     )
 
 
-def actor_options(resources: Resources, *, is_at_home: bool = False) -> dict[str, Any]:
-    """Ray's options for an actor that occupies this. `is_at_home`: on the node of this process if it fits there."""
+def actor_options(resources: Resources, *, is_at_home: bool = False, is_spread: bool = False) -> dict[str, Any]:
+    """Ray's options for an actor that occupies this.
+
+    `is_at_home`: on the node of this process if it fits there; `is_spread`: on another node than the ones before it.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -153,4 +157,6 @@ def actor_options(resources: Resources, *, is_at_home: bool = False) -> dict[str
     elif is_at_home and not ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
         node = ray.get_runtime_context().get_node_id()
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
+    elif is_spread:
+        options["scheduling_strategy"] = "SPREAD"
     return options

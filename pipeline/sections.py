@@ -21,7 +21,7 @@ def _as_text(options: object) -> object:
 
 
 class ModelConfig(Settings):
-    """Which black box is explained (DESIGN.md, section 4)."""
+    """Which black box is explained (docs/usage.md)."""
 
     name: str = Field(
         default="demo", description="demo, torchvision:NAME, pytorchvideo:NAME, python:FILE_OR_MODULE:FACTORY"
@@ -102,10 +102,12 @@ class EngineConfig(Settings):
     num_sinks: int | None = Field(default=None, ge=1, description="writers of films and tables; null: from the machine")
     resources: StageResources = StageResources()
     has_shared_folder: bool = Field(
-        default=False, description="every node sees the run folder: writers may be anywhere, not only with the driver"
+        default=False, description="every node sees the sources and the run folder: readers and writers may be anywhere"
     )
-    window_clips: int | None = Field(default=None, ge=1, description="clips in flight; null: measured while running")
-    window_bytes: int = Field(default=1 * GIB, ge=1, description="bytes of decoded clips in flight")
+    window_clips: int | None = Field(
+        default=None, ge=1, description="clips in flight for each coordinator; null: measured while running, up to 256"
+    )
+    window_bytes: int = Field(default=1 * GIB, ge=1, description="bytes of decoded clips in flight on a machine")
     videos_in_flight: int = Field(default=4, ge=1, description="videos that are read at the same time")
     queued_batches: int = Field(default=2, ge=1, description="scoring batches queued or running on each scorer")
     batch_deadline_s: float = Field(default=2.0, gt=0, description="longest wait of a round for a full batch")

@@ -129,7 +129,8 @@ class Shard:
         Raises ModelError and the like when there can be no scorer, ConfigError where the run folder is not seen.
         """
         config, share = self.plan.config, self.plan.share
-        RunFolder(Path(self.plan.run)).expect_here()
+        folder = RunFolder(Path(self.plan.run))
+        folder.expect_here()
         self.engine.start([scorer_plan(config, self.engine.capacity(), share)])
         report, said = self._first_scorer()
         spec = report.spec
@@ -143,6 +144,7 @@ class Shard:
             self._feed,
             self._mail,
             self._stats,
+            weights_sha256=folder.manifest.model.get("weights_sha256") or report.weights_sha256,
         )
         for happening in said:
             self._coordinator.take(happening)

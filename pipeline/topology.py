@@ -21,6 +21,7 @@ from pipeline.writing import WriteVideos
 from stages.base import Stage
 from stages.box import BlackBox, BoxSpec
 from stages.decode import Decode
+from stages.errors import ModelError
 from stages.models import load_box
 from stages.refine import Refine
 from stages.score import Score
@@ -41,6 +42,14 @@ class ScorerReport:
     device: str
     tuning: Tuning
     warnings: tuple[str, ...] = ()
+
+    def refusal(self, worker: int, weights_sha256: str | None) -> ModelError | None:
+        """Why a run with these weights must not go on with this scorer; None where it may (or nothing is known)."""
+        if weights_sha256 is None or self.weights_sha256 == weights_sha256:
+            return None
+        fact = f"scorer {worker} loaded other weights ({self.weights_sha256[:12]}) than the run has "
+        fact += f"({weights_sha256[:12]})"
+        return ModelError(self.spec.name, fact, "give every node, and every start, the same weights; then resume")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +127,7 @@ def other_plans(config: Config, spec: BoxSpec, capacity: Capacity, share: Share 
             resources=getattr(resources, name).resolve(),
             threads=1,
             stays_home=name == "sink" and not engine.has_shared_folder,
+            is_spread=name == "decode" and engine.has_shared_folder,
         )
         for name, build, workers in stages
     )

@@ -2,7 +2,7 @@
 
 A scorer that takes B rows in t_batch seconds, rounds of M rows, and a round trip of t_other seconds outside the scorers
 (decode, refine, write) need W >= (S B q / M) (1 + t_other / t_batch) clips for S scorers with q batches queued each
-(DESIGN.md, section 2), plus the clips at home on the scorers and the ones being read. Late rounds of adaptive runs are
+(docs/scaling.md), plus the clips at home on the scorers and the ones being read. Late rounds of adaptive runs are
 small, so M is the mean over all rounds asked so far.
 """
 

@@ -48,7 +48,7 @@ class Room:
     """
 
     def __init__(self) -> None:
-        self._pages = mmap.mmap(-1, mmap.PAGESIZE)
+        self._pages: mmap.mmap | None = None
         self._holder: weakref.ref[memoryview] | None = None
 
     def batch(self, count: int, like: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Room:
             return torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
         nbytes = math.prod(shape) * like.element_size()
         is_held = self._holder is not None and self._holder() is not None
-        if is_held or len(self._pages) < nbytes:
+        if self._pages is None or is_held or len(self._pages) < nbytes:
             self._pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         view = memoryview(self._pages)  # torch holds it for as long as anything lies in this memory
         self._holder = weakref.ref(view)

@@ -1,4 +1,4 @@
-"""Stage 6 of 6: FrameMap... -> film or picture. A map is never stretched to look good (DESIGN.md, 3.2).
+"""Stage 6 of 6: FrameMap... -> film or picture. A map is never stretched to look good.
 
 Films are written by film.py, frame by frame; pictures here. One configuration and one style for both.
 """

@@ -179,6 +179,7 @@ class Score:
         """Score the next device batch; on out-of-memory halve the batch, remember that, and try again."""
         while True:
             size = self._batch_size or self.box.spec.batch_size or min(BATCH_SIZES[-1], 32)
+            frames = None
             try:
                 with torch.inference_mode(), memory_errors_alike():
                     frames = self._render(perturbed, start, start + size)
@@ -190,7 +191,7 @@ class Score:
                         f"one clip does not fit on {self.box.device} ({error})",
                         "use a larger device or a smaller input",
                     ) from error
-                self._batch_size, self._room = size // 2, Room()
+                self._batch_size, self._room, frames = size // 2, Room(), None
                 self._log_halved(self._batch_size)
             torch.cuda.empty_cache()  # out here, where the error no longer holds the batch
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.footage import FPS, write_loop, write_scene
-from benchmarks.memory import by_length, by_number, growth
+from benchmarks.memory import apart, by_length, by_number, growth
 from benchmarks.residents import held_by
 from stages.sources import probe
 from stages.video_io import read_frames
@@ -72,7 +72,33 @@ def test_five_minutes_of_video_need_no_more_memory_than_one(tmp_path: Path) -> N
     one, five = by_length(tmp_path, (1, 5), ["local"])
     assert five["clips"] > 4 * one["clips"]
     assert one["regions"] > 0
-    assert five["ratios"]["driver"] < 1.15
+    assert five["ratios"]["driver"] < 1.10
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ten_minutes_on_ray_need_no_more_memory_than_one_in_any_process(tmp_path: Path) -> None:
+    one, ten = by_length(tmp_path, (1, 10), ["ray"])
+    assert ten["clips"] > 9 * one["clips"]
+    assert ten["ratios"].keys() == one["ratios"].keys() > {"driver", "coordinator", "score-0"}
+    assert max(ten["ratios"].values()) < 1.10
+    assert ten["spilled_bytes"] == 0
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_large_clips_fill_the_window_and_no_more_of_the_object_store(tmp_path: Path) -> None:
+    window = 64 << 20  # of clips of 2.4 MB
+    scene = write_scene(tmp_path / "scene.mp4", 60 * FPS)
+    large = {
+        "model.options": {"clip_len": "16", "side": "224"},
+        "score.batch_size": 8,
+        "engine.window_bytes": window,
+        "engine.window_clips": 64,
+    }
+    found = apart([str(write_loop(tmp_path / "loop.mp4", scene, 5))], "ray", **large)
+    assert found["spilled_bytes"] == 0
+    assert 0.8 * window < found["store_peak_bytes"] <= found["store_bytes"] == 1.5 * window
 
 
 @pytest.mark.slow

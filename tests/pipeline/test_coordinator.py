@@ -1,10 +1,17 @@
-"""The order of a turn: nothing is handed to a worker between its end and the news of it."""
+"""The order of a turn: nothing is handed to a worker between its end and the news of it. Who may be a worker at all."""
 
 from unittest.mock import MagicMock
 
+import pytest
+
 from pipeline.coordinator import Coordinator, Feed
+from pipeline.engine import WorkerUp
 from pipeline.stats import Stats
+from pipeline.topology import ScorerReport
 from pipeline.work import ScoreTask
+from stages.box import BoxSpec
+from stages.errors import ModelError
+from stages.tuning import Tuning
 
 
 def test_a_worker_that_hangs_is_ended_after_the_tasks_of_the_turn_are_handed_out():
@@ -20,3 +27,24 @@ def test_a_worker_that_hangs_is_ended_after_the_tasks_of_the_turn_are_handed_out
     coordinator = Coordinator(MagicMock(), scheduler, engine, Feed(), MagicMock(), Stats(), clock=lambda: 10.0)
     coordinator.step()
     assert [call[0] for call in engine.method_calls] == ["submit", "restart", "wait"]
+
+
+@pytest.mark.parametrize(("weights", "is_taken"), [("abc", True), ("def", False)])
+def test_a_scorer_with_other_weights_is_given_nothing_and_ends_the_run(weights, is_taken):
+    report = ScorerReport(
+        spec=BoxSpec(name="box", height=8, width=8),
+        weights_sha256=weights,
+        device="cpu",
+        tuning=Tuning(batch_size=4, evaluations_per_s=1.0),
+    )
+    scheduler = MagicMock()
+    scheduler.take_events.return_value = []
+    coordinator = Coordinator(
+        MagicMock(), scheduler, MagicMock(), Feed(), MagicMock(), Stats(), weights_sha256="abc", clock=lambda: 10.0
+    )
+    coordinator.take(WorkerUp(stage="score", worker=3, report=report))
+    assert scheduler.worker_up.called is is_taken
+    assert scheduler.abandon.called is not is_taken
+    if not is_taken:
+        assert isinstance(coordinator.error, ModelError)
+        assert "scorer 3 loaded other weights (def) than the run has (abc)" in str(coordinator.error)

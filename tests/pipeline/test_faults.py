@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 BARE_S = NUM_CLIPS * 3 * 0.1 / 2  # what two scorers need for all batches on Ray
 SETTINGS = {"box__sleep_s": 0.03, "engine__retries": 20}
+BUDGET = 24
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,7 @@ def test_nodes_killed_at_random_moments_cost_time_only(tmp_path, scene, undistur
     summary = run_with_accidents(lambda: explain(run, scene, **ON_RAY), run, moments(seed, 1), kill)
     assert killed
     assert summary.exit_code == 0
+    assert summary.figures["lost_workers"] >= 1
     expect_undisturbed(undisturbed.path, summary.path)
     note(table, "node", 1, summary.figures["seconds"] - BARE_S)
 
@@ -141,6 +143,7 @@ def resume_and_compare(run: Path, undisturbed, table, kind: str) -> None:
     lost_s = time.monotonic() - began - undisturbed.figures["seconds"] * (1 - kept / NUM_CLIPS)
     assert summary.exit_code == 0
     assert summary.figures["replayed_clips"] >= kept - 1
+    assert summary.figures["evaluations"] <= undisturbed.figures["evaluations"] - (kept - 1) * BUDGET
     expect_undisturbed(undisturbed.path, run)
     note(table, kind, 1, lost_s)
 

@@ -12,7 +12,7 @@ from pipeline.journal import Journal
 from pipeline.local import LocalEngine
 from pipeline.results import read_explanations
 from pipeline.runner import resume, run
-from stages.errors import ConfigError, DecodeError, ManifestError, ResourceError
+from stages.errors import ConfigError, DecodeError, ManifestError, ModelError, ResourceError
 
 pytestmark = pytest.mark.slow
 
@@ -244,3 +244,33 @@ def test_a_stage_that_cannot_be_set_up_says_why():
     assert isinstance(down, WorkerDown)
     assert isinstance(down.problem.error, ConfigError)
     engine.close()
+
+
+DRIFTING_BOX = """
+import os, torch
+from stages.box import BoxSpec
+
+class Bright(torch.nn.Module):
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(gain))
+    def forward(self, frames):
+        seen = self.gain * frames.mean((1, 2, 3, 4))
+        return torch.stack([seen, -seen], 1)
+
+def make(marker):
+    spec = BoxSpec(name="bright", clip_len=4, height=24, width=24, resize="squash", batch_size=8)
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+        return Bright(1.0), spec
+    except FileExistsError:
+        return Bright(2.0), spec
+"""
+
+
+def test_scorers_that_load_different_weights_end_the_run(scene, tmp_path):
+    box = tmp_path / "box.py"
+    box.write_text(DRIFTING_BOX)
+    settings = {"model__name": f"python:{box}:make", "box__marker": tmp_path / "loaded", "engine__num_scorers": 2}
+    with pytest.raises(ModelError, match=r"loaded other weights .* give every node"):
+        explain(tmp_path / "run", scene, **settings)

@@ -2,7 +2,7 @@
 
 In: a run folder and, if wanted, masks of the true object. Out: RUN/evaluation.json and its numbers. Some clips of every
 source, spread over it, are decoded again; the maps are those of the run, as stitched. Everything is asked through the
-score stage (METHOD.md, section 5).
+score stage (docs/method.md, 5).
 """
 
 import math

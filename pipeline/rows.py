@@ -106,7 +106,7 @@ def region_row(region: Region, label_of: LabelOf) -> dict[str, Any]:
 
 
 def probability(log_odds: np.ndarray) -> np.ndarray:
-    """The probability behind log-odds (METHOD.md, eq. 1), without overflow."""
+    """The probability behind log-odds (docs/method.md, eq. 1), without overflow."""
     return np.asarray(np.exp(-np.logaddexp(0, -log_odds)))
 
 

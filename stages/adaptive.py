@@ -1,4 +1,4 @@
-"""Masks for one clip alone: what would tell most about its map as it is known so far (METHOD.md, section 3).
+"""Masks for one clip alone: what would tell most about its map as it is known so far (docs/method.md, 3).
 
 Candidates are the highest-valued places of maps drawn from the posterior, at many sizes: sets that the clip's evidence
 may consist of. Of these the ones are asked, each with its complement, that lower the posterior variance most where

@@ -1,4 +1,4 @@
-"""Maps to compare with (METHOD.md, section 4): three that do not ask the box, and two of Captum's on cells.
+"""Maps to compare with (docs/method.md, 4): three that do not ask the box, and two of Captum's on cells.
 
 All take (clip, scorer, target, budget, seed) and give a map on the voxel grid. Captum perturbs a vector of cells; every
 sample becomes a mask that the score stage renders, so that all methods hide voxels in one way and any box will do.

@@ -1,4 +1,4 @@
-"""BOREx as published (METHOD.md, section 2): Bayesian optimisation over windows, from an initial map.
+"""BOREx as published (docs/method.md, 2): Bayesian optimisation over windows, from an initial map.
 
 In: the answers so far. Out: the next windows to ask about, or the refined map. Kikuchi et al., arXiv 2210.17130.
 Lengths are in pixels of a picture 224 px wide, as in the paper; time is measured in 224ths of the clip. Nothing is

@@ -16,7 +16,7 @@ from stages.errors import ConfigError, ModelError
 ResizeRule = Literal["short_side_crop", "squash", "letterbox"]
 ScoresKind = Literal["logits", "probabilities", "top_k"]
 
-# A probability of zero was rounded, or not named by a top-k answer: it counts as this (METHOD.md, section 0), or as the
+# A probability of zero was rounded, or not named by a top-k answer: it counts as this (docs/method.md, 0), or as the
 # smallest that the box did give, which may be less. Networks of a thousand classes give many that are far below.
 PROBABILITY_FLOOR = 1e-6
 SMALLEST_PROBABILITY = 1e-12
@@ -112,7 +112,7 @@ class OpenBox(Protocol):
 
 
 def to_log_scores(raw: Float[Tensor, "n k"], spec: BoxSpec) -> Float[Tensor, "n k"]:
-    """Scores of any kind as log-scores z whose softmax is p (METHOD.md, section 0).
+    """Scores of any kind as log-scores z whose softmax is p (docs/method.md, 0).
 
     Logits pass through. Probabilities become log p - mean log p, zeros counting as at most 1e-6; a top-k answer (zeros
     elsewhere) first spreads the rest of the mass evenly over the unnamed classes. What that hides: `score_kinds.py`.

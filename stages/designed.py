@@ -1,4 +1,4 @@
-"""Which masks tell most: greedy reduction of the posterior variance (METHOD.md, section 3).
+"""Which masks tell most: greedy reduction of the posterior variance (docs/method.md, 3).
 
 One more mask a lowers the posterior variance by (K a)^2 / (sig2 + a^T K a), whatever its score turns out to be. So
 masks can be put in an order before anything is scored, in which every prefix tells nearly as much as so many masks of

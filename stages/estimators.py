@@ -44,14 +44,14 @@ class Estimate:
 def regression_targets(
     scores: Float64[np.ndarray, "n k"], target: int, rivals: tuple[int, ...] = ()
 ) -> Float64[np.ndarray, "n o"]:
-    """z_t, LSE_N and their difference, the log-odds (METHOD.md, eq. 1), then z of each named rival."""
+    """z_t, LSE_N and their difference, the log-odds (docs/method.md, eq. 1), then z of each named rival."""
     others = np.delete(scores, target, axis=1)
     z_t, lse_n = scores[:, target], logsumexp(others, axis=1)
     return np.stack([z_t, lse_n, z_t - lse_n, *(scores[:, rival] for rival in rivals)], axis=1)
 
 
 def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
-    """The default (METHOD.md, section 3): a GP on the voxels, mixed over kernels. `asked` leaves out the anchors."""
+    """The default (docs/method.md, 3): a GP on the voxels, mixed over kernels. `asked` leaves out the anchors."""
     design = clip_design(evidence, asked)
     prior = prior_of(evidence)
     posterior = design.posterior(y, None if prior is None else prior.reshape(-1), evidence.kernel_evidence)
@@ -82,7 +82,7 @@ def rise(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarra
 
 
 def centred_rise(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
-    """(A - mean A)^T (f - mean f): RISE without the offset that drowns it (METHOD.md, section 4)."""
+    """(A - mean A)^T (f - mean f): RISE without the offset that drowns it (docs/method.md, 4)."""
     rows = rows_of(evidence)[asked]
     return calibrated(rows, y, (y - y.mean(0)).T @ (rows - rows.mean(0)), evidence)
 

@@ -1,4 +1,4 @@
-"""The two kinds of evidence: one posterior on the grid becomes the maps that people read (METHOD.md, section 1).
+"""The two kinds of evidence: one posterior on the grid becomes the maps that people read (docs/method.md, 1).
 
     support = max(0, s_TC)    F-TC = max(0, -s_TC)    F-NTC = max(0, s_NTC)    net = s_TC - s_NTC, the log-odds saliency
 
@@ -33,7 +33,7 @@ SIGNIFICANT_SD = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvidenceMaps:
-    """The four maps of METHOD.md, section 1, and where each can be told from noise. Units: score per voxel."""
+    """The four maps of docs/method.md, 1, and where each can be told from noise. Units: score per voxel."""
 
     values: Mapping[EvidenceKind, Float32[np.ndarray, "*grid"]]
     is_significant: Mapping[EvidenceKind, Bool[np.ndarray, "*grid"]]

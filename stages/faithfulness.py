@@ -1,4 +1,4 @@
-"""How faithful a map is to the box: insertion, deletion, undesirable-removal gain, average drop (METHOD.md, 1 and 5).
+"""How faithful a map is to the box: insertion, deletion, removal gain, average drop (docs/method.md, 1 and 5).
 
 In: a map (t, y, x) of one clip, on any grid. Out: a MaskBatch of grids that the score stage answers like any other,
 and, from its answers, numbers. Nothing is rendered here. Ties of a map are broken by a fixed random order.
@@ -66,7 +66,7 @@ def curves_for(num_frames: int, steps: int = STEPS) -> dict[str, Curve]:
 class RemovalGain:
     """Undesirable-removal gain: the mean change of p and of the log-odds while the top of a map is removed.
 
-    `log_odds` = `z_t` + `others`: what the target's score gains, and what the other classes lose (METHOD.md, eq. 1).
+    `log_odds` = `z_t` + `others`: what the target's score gains, and what others lose (docs/method.md, eq. 1).
     `flips`: the target was not the first answer and became it for some share removed; None where it was the first.
     """
 
@@ -148,7 +148,7 @@ def curve_auc(masks: MaskBatch, scores: Scores, target: int, curve: Curve) -> fl
 
 
 def removal_gain(masks: MaskBatch, scores: Scores, target: int, curve: Curve = REMOVAL) -> RemovalGain:
-    """URG = 1/Q * integral_0^Q [g(top q of the map removed) - g(x)] dq (METHOD.md, section 1). Row 0 is untouched."""
+    """URG = 1/Q * integral_0^Q [g(top q of the map removed) - g(x)] dq (docs/method.md, 1). Row 0 is untouched."""
     x = changed_share(masks, curve)
     outputs = regression_targets(scores.values.astype(np.float64), target)
     prob = target_probability(scores, target)

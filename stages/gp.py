@@ -1,4 +1,4 @@
-"""The map as a Gaussian process seen through masks (METHOD.md, section 3).
+"""The map as a Gaussian process seen through masks (docs/method.md, 3).
 
 Saliencies s on the voxel grid have the prior GP(0, amp K), with K from a list of covariances (`kernels.py`). A mask
 row a_n gives y_n = m(k_n) + (a_n - k_n) . s + e_n, with k_n the keep-fraction and m(k) = b + c1 k + c2 k^2 under a flat

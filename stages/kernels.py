@@ -42,7 +42,7 @@ class Kernel:
 KernelEvidence = Mapping[Kernel, float]  # log evidence that scores gave for each
 
 NOISES = (0.05, 0.3, 1.5)
-# Short, medium and long in space; a few frames, half the clip and nearly static in time (METHOD.md: wide lists win).
+# Short, medium and long in space; a few frames, half the clip and nearly static in time (wide lists win).
 DEFAULT_KERNELS = tuple(
     Kernel(time, space, noise) for time in (0.1, 0.4, 2.0) for space in (0.08, 0.16, 0.32, 0.6) for noise in NOISES
 )

@@ -28,10 +28,10 @@ NUM_ANCHORS = 2
 MAX_GRID: Grid = (16, 28, 28)
 FRAMES_PER_CELL = 2
 
-# Blob length-scales of 20, 35 and 55 px at 224 px (METHOD.md, section 3), as shares of the picture's side.
+# Blob length-scales of 20, 35 and 55 px at 224 px (docs/method.md, 3), as shares of the picture's side.
 BLOB_SCALES = (20 / 224, 35 / 224, 55 / 224)
 BLOB_EDGE_STD = 0.15  # width of the soft edge, in standard deviations of the random field
-# A hard edge in time is an event of its own to a model that looks at change (METHOD.md, section 3).
+# A hard edge in time is an event of its own to a model that looks at change (docs/method.md, 3).
 MIN_TIME_STD_CELLS = 0.4
 
 
@@ -125,7 +125,7 @@ def draw_rise(rng: np.random.Generator, grid: Grid, _: int, keep: float = 0.5) -
 
 
 def draw_rise_3d(rng: np.random.Generator, grid: Grid, _: int) -> Field:
-    """RISE-3D as METHOD.md (section 4) compares with: cells 4 x 7 x 7, keep-fraction 1/2."""
+    """RISE-3D as docs/method.md (4) compares with: cells 4 x 7 x 7, keep-fraction 1/2."""
     return _random_cells(rng, grid, (min(4, grid[0]), min(7, grid[1]), min(7, grid[2])), 0.5)
 
 

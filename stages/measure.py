@@ -1,4 +1,4 @@
-"""A clip and its maps through the score stage: the numbers of METHOD.md, section 5, for every map alike."""
+"""A clip and its maps through the score stage: the numbers of docs/method.md, 5, for every map alike."""
 
 from collections.abc import Mapping, Sequence
 

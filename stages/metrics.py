@@ -1,6 +1,6 @@
 """Numbers that say how well a map fits a truth.
 
-In: maps and masks of the same shape. Out: plain numbers. More metrics: METHOD.md, section 5.
+In: maps and masks of the same shape. Out: plain numbers. More metrics: docs/method.md, 5.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Masks fitted by gradients: the mask-optimisation form of undesirable pixels (METHOD.md, section 1).
+"""Masks fitted by gradients: the mask-optimisation form of undesirable pixels (docs/method.md, 1).
 
     F-TC : min_m l1 mean(1-m) + l2 TV_3(m) - [z_t(Phi(x; m)) - z_t(x)]
     F-NTC: min_m l1 mean(1-m) + l2 TV_3(m) + [LSE_N(z(Phi(x; m))) - LSE_N(z(x))]

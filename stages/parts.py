@@ -1,4 +1,4 @@
-"""How a clip's budget is cut into rounds, and when it need not be spent (METHOD.md, section 3, "Stopping").
+"""How a clip's budget is cut into rounds, and when it need not be spent (docs/method.md, 3, "Stopping").
 
 With a tolerance the bank is asked in parts, and the map so far is looked at after each of them. All clips ask prefixes
 of one bank and are looked at after the same numbers of masks, so they share the factorised designs of these prefixes.

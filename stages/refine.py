@@ -1,6 +1,6 @@
 """4  Evidence -> SaliencyMap or more masks: what the scores of the masks say about every voxel.
 
-The default is the Gaussian process of METHOD.md, section 3; BOREx, RISE, centred RISE, sliding occlusion and masks
+The default is the Gaussian process of docs/method.md, 3; BOREx, RISE, centred RISE, sliding occlusion and masks
 optimised by gradients go through the same stage, so that they share journal, stitching and films with it.
 """
 
@@ -276,7 +276,7 @@ def without_outliers(y: Float64[np.ndarray, "n o"], estimate: Estimate) -> Float
 
 
 def fidelity(y: Float64[np.ndarray, " n"], estimate: Estimate, output: int) -> Fidelity:
-    """Leave-one-out Q2, the coverage of the 90 % intervals, and the verdict on the map (METHOD.md, section 3).
+    """Leave-one-out Q2, the coverage of the 90 % intervals, and the verdict on the map (docs/method.md, 3).
 
     Q2 counts what the keep-fraction alone explains; the verdict does not: the map itself must predict.
     """

@@ -236,7 +236,7 @@ def removal_grid(tube: Tube, info: ClipInfo, grid: tuple[int, int, int]) -> UInt
 def effect_of_removal(
     clip_idx: int, target_idx: int, before: Float32[np.ndarray, " k"], after: Float32[np.ndarray, " k"]
 ) -> Effect:
-    """Probability, log-odds and top-1 with and without a region, from both clips' log-scores (METHOD.md, eq. 1)."""
+    """Probability, log-odds and top-1 with and without a region, from log-scores (docs/method.md, eq. 1)."""
     scores = np.stack([before, after]).astype(np.float64)
     log_odds = regression_targets(scores, target_idx)[:, 2]
     prob = 1 / (1 + np.exp(-log_odds))

@@ -1,4 +1,4 @@
-"""Sanity checks of one clip's explanation (METHOD.md, section 5): does the map follow what it claims to explain?
+"""Sanity checks of one clip's explanation (docs/method.md, 5): does the map follow what it claims to explain?
 
 In: a clip, its box, the settings of a run. Out: findings, one by one. A map that stays when the model's weights are
 drawn anew shows the clip and not the model (Adebayo et al. 2018, "Sanity checks for saliency maps"); a box that does

@@ -17,7 +17,7 @@ MAX_HIDDEN = 0.1
 def score_warnings(values: Float[np.ndarray, "n k"], target: int, spec: BoxSpec) -> tuple[str, ...]:
     """What a reader must know of maps of these scores; nothing where the box gives logits.
 
-    log p is known up to a number that may differ from mask to mask. METHOD.md, section 0, takes out the mean over the
+    log p is known up to a number that may differ from mask to mask. docs/method.md, 0, takes out the mean over the
     classes, so a class that rises by g lowers every other by g / K: F-TC shows 1 / K of F-NTC, and the reverse.
     """
     if spec.scores == "logits":

@@ -1,4 +1,4 @@
-"""Statistics over clips: bootstrap intervals, paired Wilcoxon tests; how maps agree (METHOD.md, section 5)."""
+"""Statistics over clips: bootstrap intervals, paired Wilcoxon tests; how maps agree (docs/method.md, 5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

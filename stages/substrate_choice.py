@@ -1,4 +1,4 @@
-"""Which substrate suits a model (METHOD.md, sections 3 and 6): clips explained under each, and one recommended.
+"""Which substrate suits a model (docs/method.md, 3 and 6): clips explained under each, and one recommended.
 
 In: some clips of a source with their box. Out: what each substrate's maps are worth, how they agree, a recommendation
 with its reason, warnings. All substrates are asked with the same masks, so that only the filling of what is hidden

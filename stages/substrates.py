@@ -1,4 +1,4 @@
-"""Substrates: what replaces a hidden voxel (METHOD.md, section 6). Captum says baseline, XAITK says fill.
+"""Substrates: what replaces a hidden voxel (docs/method.md, 6). Captum says baseline, XAITK says fill.
 
 A map depends on this choice, so the substrate stands in the manifest. Frames are RGB in [0, 1] on the device.
 """
@@ -74,7 +74,7 @@ def apply_mask(
     is_freeze: bool = False,
     out: Float[Tensor, "n t c h w"] | None = None,
 ) -> Float[Tensor, "n t c h w"]:
-    """Phi(x; a) = a x + (1 - a) R; freeze: x'_u = a_u x_u + (1 - a_u) x'_{u-1}, x'_{-1} = x_0 (METHOD.md, 0 and 6).
+    """Phi(x; a) = a x + (1 - a) R; freeze: x'_u = a_u x_u + (1 - a_u) x'_{u-1}, x'_{-1} = x_0 (docs/method.md, 6).
 
     `out` is filled and returned; without it the result is a function of `keep` that has gradients.
     """

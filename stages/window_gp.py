@@ -1,4 +1,4 @@
-"""The Gaussian process over windows that BOREx refits after every query (METHOD.md, section 2, step 4).
+"""The Gaussian process over windows that BOREx refits after every query (docs/method.md, 2, step 4).
 
 Matern-3/2 with a length-scale for every axis: jointly over (r, c, s) for pictures, a product over the axes for videos.
 Unit variance. GPyTorch fits the length-scales by marginal likelihood; predictions over a lattice are plain NumPy,

@@ -12,13 +12,13 @@ from stages.records.clips import ClipId, Geometry, VideoSource, expect
 
 RegionKind = Literal["support", "f_tc", "f_ntc"]
 
-# What one evaluation of the box on every mask tells about a target (METHOD.md, section 1). Rivals follow as "rival:N".
+# What one evaluation of the box on every mask tells about a target (docs/method.md, 1). Rivals follow as "rival:N".
 OUTPUTS = ("z_t", "lse_n", "log_odds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
-    """How far a map can be trusted, from held-out masks (METHOD.md, section 3).
+    """How far a map can be trusted, from held-out masks (docs/method.md, 3).
 
     q2: leave-one-out predictive R^2 (1 is perfect, 0 is no better than the mean). coverage: share of held-out scores
     inside their 90 % interval. `is_reliable` is the verdict that the report prints; it rests on `skill`, the share of

@@ -1,4 +1,4 @@
-"""The cached path against an ordinary exact GP in GPyTorch: a kernel over mask rows, A1 K A2^T (METHOD.md, 3)."""
+"""The cached path against an ordinary exact GP in GPyTorch: a kernel over mask rows, A1 K A2^T (docs/method.md, 3)."""
 
 from dataclasses import replace
 

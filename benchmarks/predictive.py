@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from stages.gp import TREND_DEGREE
-from stages.kernels import Covariance, Grid, Kernel, OnContent, Smooth, amplitude_of
+from stages.kernels import Covariance, Grid, Kernel, Scaled, Smooth, amplitude_of
 
 
 def predict(
@@ -51,10 +51,10 @@ def predict(
 
 def _covariance(kernel: Kernel, grid: Grid, content: np.ndarray | None) -> Covariance:
     time = kernel.time if grid[0] > 1 else 1.0
-    if not kernel.on_content:
+    if not kernel.is_scaled:
         return Smooth(grid, time, kernel.space)
     assert content is not None, "a kernel on content needs it"
-    return OnContent(grid, time, kernel.space, amplitude_of(content))
+    return Scaled(grid, time, kernel.space, amplitude_of(content))
 
 
 def _trend(rows: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ Insertion (16 x 16 cells of every frame) and block deletion rank the log-odds ma
 energy and pointing compare its support map with the true object. The removal gain (URG) is that of the wished class
 (the runner-up, or the truth where the model is wrong) while its evidence against, lowest log-odds saliency first, is
 removed, beside "lowest support first". Every budget of a method reads a prefix of one bank of masks, whose scores are
-asked for once; BOREx and mask optimisation choose their masks themselves and start anew at every budget. `gp-plain`
-is the default without the content of the clip. Numbers are kept clip by clip in --parts; quality.json and the curves
-are made of what is there.
+asked for once; BOREx and mask optimisation choose their masks themselves and start anew at every budget.
+`gp-first-look` is the default without the second look, `gp-plain` without that and the content of the clip. Numbers are
+kept clip by clip in --parts; quality.json and the curves are made of what is there.
 """
 
 import argparse
@@ -50,8 +50,8 @@ BUDGETS = (32, 64, 128, 256, 512, 1024)
 BOREX_BUDGETS = (32, 64, 128, 256)
 # Some gradient steps on each of the masks of a class: support, F-TC and F-NTC share what is left after its own test.
 OPTIMISED_BUDGETS = (128, 512)
-PLAIN = "gp-plain"
-BANK_METHODS = ("gp", PLAIN, "centred-rise", "rise", "occlusion")
+FIRST_LOOK, PLAIN = "gp-first-look", "gp-plain"
+BANK_METHODS = ("gp", FIRST_LOOK, PLAIN, "centred-rise", "rise", "occlusion")
 FREE_METHODS = ("random", "centre", "motion")  # they do not ask the box
 CAPTUM_METHODS = ("kernel-shap", "lime")
 PRIOR_OF = {"borex": "rise", MASK_OPTIMISATION: "none"}  # methods that choose their masks, and what they start from
@@ -175,7 +175,7 @@ def all_maps(subject: Subject, plan: Plan, wanted: Set[Key]) -> Iterator[tuple[s
             answers = [explain_clip(clip, Perturb(config, method, prior), score, refine, (t,))[0] for t in both]
             yield method, budget, _maps(*answers)
         else:
-            name = "gp" if method == PLAIN else method
+            name = "gp" if method in (FIRST_LOOK, PLAIN) else method
             perturb = Perturb(PerturbConfig(budget=max(plan.budgets), seed=plan.seed), name)
             family = perturb.config.bank_family(name)
             if family not in banks:
@@ -183,7 +183,7 @@ def all_maps(subject: Subject, plan: Plan, wanted: Set[Key]) -> Iterator[tuple[s
             evidence = prefix(banks[family], budget)
             if method == PLAIN:
                 evidence = replace(evidence, content=None)
-            refine = Refine(RefineConfig.model_validate({"method": name}))
+            refine = Refine(RefineConfig.model_validate({"method": name, "focus": method == "gp"}))
             yield method, budget, _maps(*refine.process(RefineRequest(evidence=evidence, targets=both)).maps)
 
 

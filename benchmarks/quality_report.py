@@ -43,6 +43,7 @@ FACTOR = 16  # how many times fewer evaluations the default is to need
 # Colour-blind safe (Okabe & Ito 2008); the default is the darkest and thickest.
 COLOURS = {
     OURS: "#000000",
+    "gp-first-look": "#666666",
     "gp-plain": "#999999",
     "rise": "#0072b2",
     "centred-rise": "#56b4e9",

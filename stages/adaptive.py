@@ -10,7 +10,8 @@ from jaxtyping import Float64
 
 from stages.designed import most_telling
 from stages.estimators import clip_design, grid_of, regression_targets, rows_of
-from stages.gp import Design, KernelDesign
+from stages.factorised import KernelDesign
+from stages.gp import Design
 from stages.kernels import Kernel
 from stages.masks import NUM_ANCHORS, soft_set
 from stages.records import OUTPUTS, Evidence, MaskBatch
@@ -72,7 +73,7 @@ def _posterior(
     found = design.posterior(y[asked & shared]).kernel_weights
     weights = {kernel: weight for kernel, weight in found.items() if weight >= MIN_SHARE * max(found.values())}
     if not shared.all():
-        smooth, own = ([kernel for kernel in weights if kernel.on_content == is_own] for is_own in (False, True))
+        smooth, own = ([kernel for kernel in weights if kernel.is_scaled == is_own] for is_own in (False, True))
         design = Design(rows_of(evidence)[asked], grid_of(evidence), smooth)
         if own and evidence.content is not None:
             design = design.with_content(evidence.content, own)

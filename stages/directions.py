@@ -3,7 +3,7 @@
 h is an initial map from any method. It enters the posterior as beta h with beta fitted, and tau = 0 is always among the
 choices, so that the marginal likelihood can refuse it. h is scaled to the variance that the kernel gives a voxel, not
 to what masks see of it: a map too rough for masks to see could otherwise grow without limit. All of it is a rank-one
-addition to what `gp.KernelDesign` has cached: O(N^2) for a clip and pair of length-scales; nothing is factorised again.
+addition to what `factorised.py` has cached: O(N^2) for a clip and pair of length-scales; nothing is factorised again.
 """
 
 from dataclasses import dataclass

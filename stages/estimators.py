@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 
 from stages.borex import Answers, answers, refined_map, windows_of
 from stages.errors import NumericsError
+from stages.focus import focused
 from stages.gp import Design, Posterior
 from stages.kernels import KernelEvidence
 from stages.masks import Grid, grids_of
@@ -50,11 +51,18 @@ def regression_targets(
     return np.stack([z_t, lse_n, z_t - lse_n, *(scores[:, rival] for rival in rivals)], axis=1)
 
 
-def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"]) -> Estimate:
-    """The default (docs/method.md, 3): a GP on the voxels, mixed over kernels. `asked` leaves out the anchors."""
+def gaussian_process(
+    evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarray, "m o"], *, looks_twice: bool = True
+) -> Estimate:
+    """The default (docs/method.md, 3): a GP on the voxels, mixed over kernels, and a second look (`focus.py`).
+
+    `asked` leaves out the anchors.
+    """
     design = clip_design(evidence, asked)
-    prior = prior_of(evidence)
-    posterior = design.posterior(y, None if prior is None else prior.reshape(-1), evidence.kernel_evidence)
+    prior = None if (found := prior_of(evidence)) is None else found.reshape(-1)
+    posterior = design.posterior(y, prior, evidence.kernel_evidence)
+    if looks_twice:
+        posterior = focused(design, y, posterior, prior)
     best = max(posterior.kernel_weights, key=lambda kernel: posterior.kernel_weights[kernel])
     return Estimate(
         grid=design.grid,
@@ -68,7 +76,7 @@ def gaussian_process(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float
             "kernel_time": best.time,
             "kernel_space": best.space,
             "kernel_noise": best.noise,
-            "content_weight": sum(weight for kernel, weight in posterior.kernel_weights.items() if kernel.on_content),
+            "content_weight": sum(weight for kernel, weight in posterior.kernel_weights.items() if kernel.is_scaled),
             **_prior_details(posterior),
         },
         kernel_evidence=posterior.kernel_evidence,

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, UInt8
-from scipy.linalg import LinAlgError, eigh, qr
 from scipy.special import logsumexp
 
 from stages.directions import LOG_ODDS, TAUS, Direction, PriorMap, prior_map
 from stages.errors import NumericsError
+from stages.factorised import KernelDesign
 from stages.kernels import (
     CONTENT_KERNELS,
     DEFAULT_KERNELS,
@@ -26,7 +26,7 @@ from stages.kernels import (
     Grid,
     Kernel,
     KernelEvidence,
-    OnContent,
+    Scaled,
     Smooth,
     amplitude_of,
     known_of,
@@ -35,71 +35,6 @@ from stages.kernels import (
 # A kernel whose weight is below this share of the mixture changes nothing that can be seen.
 MIN_WEIGHT = 1e-3
 TREND_DEGREE = 2
-# Posterior variance is a difference of like numbers; this much below zero is rounding.
-VARIANCE_ROUNDING = 1e-8
-
-
-class KernelDesign:
-    """One covariance of voxels over one set of mask rows, for every noise ratio.
-
-    In the space orthogonal to the trend (a basis Q with Q^T H = 0), Q^T A K A^T Q is diagonalised once, so any noise
-    ratio r costs O(N) afterwards. Neither K nor B = A K is kept: a map is K (A^T alpha).
-    """
-
-    def __init__(
-        self, centred: Float64[np.ndarray, "n g"], complement: Float64[np.ndarray, "n m"], covariance: Covariance
-    ) -> None:
-        self.covariance = covariance
-        self.seen = covariance.features(centred)
-        is_narrow = covariance.has_roots and self.seen.shape[1] < complement.shape[1]
-        gram = None if is_narrow else covariance.gram(self.seen)
-        # K is scaled so that a mask sees unit variance on average: then `noise` means the same for every kernel.
-        self.scale = float((self.seen**2).sum() if gram is None else np.trace(gram)) / len(centred)
-        if not np.isfinite(self.scale) or self.scale <= 0:
-            raise NumericsError("masks", "they all look alike to the kernel", "use more masks or another mask family")
-        try:
-            if gram is None:
-                values, vectors = _diagonalise_root(complement.T @ self.seen / np.sqrt(self.scale))
-            else:
-                values, vectors = eigh(complement.T @ (gram / self.scale) @ complement)
-        except LinAlgError as error:
-            raise NumericsError(
-                "masks", f"their covariance cannot be factorised ({error})", "use other masks"
-            ) from error
-        self.values = np.maximum(values, 0.0)
-        self.basis = complement @ vectors  # U: N x (N - p), U^T H = 0
-
-    def log_likelihood(self, projected: Float64[np.ndarray, "m o"], noise: float) -> Float64[np.ndarray, " o"]:
-        """Restricted log likelihood of U^T y for each output, amp at its maximum, up to a constant (R&W eq. 2.45)."""
-        spectrum = self.values + noise
-        dof = len(spectrum)
-        quadratic = np.maximum((projected**2 / spectrum[:, None]).sum(0), 1e-300)
-        return np.asarray(-0.5 * dof * np.log(quadratic / dof) - 0.5 * np.log(spectrum).sum())
-
-    def weights(self, projected: Float64[np.ndarray, "m o"], noise: float) -> Float64[np.ndarray, "n o"]:
-        """alpha = P y, where P is the inverse covariance with the trend projected out."""
-        return np.asarray(self.basis @ (projected / (self.values + noise)[:, None]))
-
-    def precision_diagonal(self, noise: float) -> Float64[np.ndarray, " n"]:
-        """diag P: leave-one-out residuals are (P y)_n / P_nn, their variances amp / P_nn (R&W eq. 5.12)."""
-        return np.asarray((self.basis**2 / (self.values + noise)).sum(1))
-
-    def posterior_mean(self, alpha: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, "o g"]:
-        """K A^T alpha."""
-        return self.covariance.expand(alpha.T @ self.seen) / self.scale
-
-    def posterior_vars(self, noises: Sequence[float]) -> list[Float64[np.ndarray, " g"]]:
-        """diag(K - K A^T P A K) for unit amp, for several noise ratios at once: O(N^2 G)."""
-        cross = self.covariance.expand(self.basis.T @ self.seen) / self.scale  # U^T B
-        cross *= cross
-        prior = self.covariance.variance / self.scale
-        found = []
-        for noise in noises:
-            var = prior - (1.0 / (self.values + noise)) @ cross
-            if float(var.min()) < -VARIANCE_ROUNDING * float(prior.max()):
-                raise NumericsError("posterior variance", f"{var.min():.2e} is below zero", "raise the kernel's noise")
-            found.append(np.maximum(var, 0.0))
-        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,7 +53,7 @@ class Posterior:
     prior_beta: tuple[float, ...] = ()  # the factor it enters each output with, averaged over the mixture
 
 
-_Key = tuple[float, float, bool]  # length-scales in time and space, on content or not
+_Key = tuple[float, float, bool]  # length-scales in time and space, scaled by an amplitude or not
 Option = tuple[Kernel, float]  # a kernel, and tau: how much of the prior map it may use
 
 
@@ -137,7 +72,7 @@ class Design:
         orthogonal, _ = np.linalg.qr(self.trend, mode="complete")
         self._complement = orthogonal[:, self.trend.shape[1] :]  # Q: N x (N - p)
         # Two kernels that differ in time alone are one and the same on a still picture.
-        self.kernels = tuple({(self._key(kernel), kernel.noise): kernel for kernel in kernels}.values())
+        self.kernels = self._distinct(kernels)
         self._amplitude = np.ones(rows.shape[1])
         self._shared: Design | None = None
         self._designs: dict[_Key, KernelDesign] = {}
@@ -149,23 +84,26 @@ class Design:
         self, content: UInt8[np.ndarray, "gt gh gw"], kernels: Iterable[Kernel] = CONTENT_KERNELS
     ) -> "Design":
         """The design for one clip: this one's kernels, shared and not computed again, and those on its content."""
+        found = self.scaled(amplitude_of(content), (*self.kernels, *kernels))
+        found._shared = self
+        return found
+
+    def scaled(self, amplitude: Float64[np.ndarray, " g"], kernels: Iterable[Kernel]) -> "Design":
+        """The same masks under kernels that are scaled by an amplitude w(v), whose mean square is 1."""
         found = copy(self)
-        found.kernels = (*self.kernels, *kernels)
-        found._amplitude = amplitude_of(content)
-        found._shared, found._designs, found._var = self, {}, {}
+        found.kernels, found._amplitude = self._distinct(kernels), amplitude
+        found._shared, found._designs, found._var = None, {}, {}
         return found
 
     def kernel_design(self, kernel: Kernel) -> KernelDesign:
         """The factorisation for a kernel's length-scales, made when first asked for."""
-        if self._shared is not None and not kernel.on_content:
+        if self._shared is not None and not kernel.is_scaled:
             return self._shared.kernel_design(kernel)
         key = self._key(kernel)
         if key not in self._designs:
             time, space, _ = key
             covariance: Covariance = (
-                OnContent(self.grid, time, space, self._amplitude)
-                if kernel.on_content
-                else Smooth(self.grid, time, space)
+                Scaled(self.grid, time, space, self._amplitude) if kernel.is_scaled else Smooth(self.grid, time, space)
             )
             self._designs[key] = KernelDesign(self.centred, self._complement, covariance)
         return self._designs[key]
@@ -263,7 +201,7 @@ class Design:
         return np.asarray(-0.5 * len(projected) * np.log(np.maximum((projected**2).mean(0), 1e-300)))
 
     def _unit_var(self, kernel: Kernel) -> Float64[np.ndarray, " g"]:
-        if self._shared is not None and not kernel.on_content:
+        if self._shared is not None and not kernel.is_scaled:
             return self._shared._unit_var(kernel)
         if kernel not in self._var:
             same = [k for k in self.kernels if self._key(k) == self._key(kernel)]
@@ -271,20 +209,12 @@ class Design:
             self._var.update(zip(same, found, strict=True))
         return self._var[kernel]
 
+    def _distinct(self, kernels: Iterable[Kernel]) -> tuple[Kernel, ...]:
+        return tuple({(self._key(kernel), kernel.noise): kernel for kernel in kernels}.values())
+
     def _key(self, kernel: Kernel) -> _Key:
         """What tells covariances apart on this grid: a still picture has no time."""
-        return (kernel.time if self.grid[0] > 1 else 1.0, kernel.space, kernel.on_content)
-
-
-def _diagonalise_root(
-    root: Float64[np.ndarray, "m r"],
-) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, "m m"]]:
-    """Eigenvalues and eigenvectors of R R^T for a narrow R: those of the small r x r, and what is orthogonal to R."""
-    rank = root.shape[1]
-    vectors, triangle = qr(root)
-    small, turn = eigh(triangle[:rank] @ triangle[:rank].T)
-    vectors[:, :rank] = vectors[:, :rank] @ turn
-    return np.concatenate([small, np.zeros(len(root) - rank)]), vectors
+        return (kernel.time if self.grid[0] > 1 else 1.0, kernel.space, kernel.is_scaled)
 
 
 def _weights(options: Sequence[Option], log_likelihood: Float64[np.ndarray, " options"]) -> dict[Option, float]:

@@ -1,6 +1,6 @@
 """What is believed of a map before anything is scored: how smooth it is, and where there is anything to hide.
 
-`Smooth` is K = K_t (x) K_y (x) K_x, Matern-3/2 along each axis. `OnContent` is D K D: the map is a smooth field times
+`Smooth` is K = K_t (x) K_y (x) K_x, Matern-3/2 along each axis. `Scaled` is D K D: the map is a smooth field times
 an amplitude w(v) that says how much hiding a voxel can change at all (`content.py`). w has no sign, so it can make no
 evidence, for or against; it only says where evidence may lie, and follows the borders of what is seen.
 
@@ -30,13 +30,13 @@ JITTER = 1e-9
 class Kernel:
     """Matern-3/2 along each axis; length-scales are shares of the clip's duration and of the picture's sides.
 
-    `noise` is the variance of e_n over the mean variance that the masks see of s; `on_content`: times the amplitude.
+    `noise` is the variance of e_n over the mean variance that the masks see of s; `is_scaled`: D K D.
     """
 
     time: float
     space: float
     noise: float
-    on_content: bool = False
+    is_scaled: bool = False
 
 
 KernelEvidence = Mapping[Kernel, float]  # log evidence that scores gave for each
@@ -48,7 +48,7 @@ DEFAULT_KERNELS = tuple(
 )
 # The amplitude brings the detail, so fewer scales do; they are factorised for every clip.
 CONTENT_KERNELS = tuple(
-    Kernel(time, space, noise, on_content=True) for time in (0.4, 2.0) for space in (0.16, 0.6) for noise in NOISES
+    Kernel(time, space, noise, is_scaled=True) for time in (0.4, 2.0) for space in (0.16, 0.6) for noise in NOISES
 )
 
 
@@ -120,7 +120,7 @@ class Smooth:
         return np.asarray(kron_apply(roots, rng.standard_normal((1, len(self.variance))), self.grid)[0])
 
 
-class OnContent:
+class Scaled:
     """D K D with K = F F^T, F = F_t (x) F_y (x) F_x the leading eigenvectors: a row has some hundred features."""
 
     has_roots = True

@@ -23,6 +23,7 @@ from stages.estimators import (
     Estimator,
     bank_design,
     content_design,
+    gaussian_process,
     grid_of,
     optimised,
     regression_targets,
@@ -78,6 +79,7 @@ class RefineConfig(Settings):
     pool_kernels: bool = Field(
         default=False, description="gp: kernels are weighed by the evidence of all clips of the video so far"
     )
+    focus: bool = Field(default=True, description="gp: a second look at places where the first map is large")
     borex_batch: int = Field(default=1, ge=1, description="queries of BOREx between two fits; 1 is as published")
 
     @field_validator("prior")
@@ -201,6 +203,8 @@ class Refine:
         evidence, asked = self._with_prior(evidence, y, target)
         if self.config.method == MASK_OPTIMISATION:
             estimator: Estimator = partial(optimised, target=target, rivals=self.config.rivals)
+        elif self.config.method == "gp":
+            estimator = partial(gaussian_process, looks_twice=self.config.focus)
         else:
             estimator = ESTIMATORS[self.config.method]
         estimate = estimator(evidence, asked, y[asked])

@@ -10,7 +10,7 @@ from stages.adaptive import ROUND, chosen_masks, posterior_draw, what_is_left
 from stages.content import content_of
 from stages.designed import most_telling
 from stages.gp import Design
-from stages.kernels import Kernel, OnContent, Smooth
+from stages.kernels import Kernel, Scaled, Smooth
 from stages.masks import NUM_ANCHORS, grids_of
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import ClipId, Evidence
@@ -136,7 +136,7 @@ def test_draws_have_the_mean_and_the_variance_of_the_posterior():
 def test_fields_have_the_covariance_of_their_kernel():
     rng = np.random.default_rng(1)
     amplitude = rng.random(60) + 0.5
-    for covariance in (Smooth(GRID, 0.4, 0.3), OnContent(GRID, 0.4, 0.3, amplitude)):
+    for covariance in (Smooth(GRID, 0.4, 0.3), Scaled(GRID, 0.4, 0.3, amplitude)):
         draws = np.stack([covariance.draw(rng) for _ in range(4_000)])
         wanted = covariance.expand(covariance.features(np.eye(60)))
         np.testing.assert_allclose(draws.T @ draws / len(draws), wanted, atol=0.12 * wanted.max())

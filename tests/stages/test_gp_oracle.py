@@ -64,17 +64,17 @@ class MaskGP(gpytorch.models.ExactGP):
         return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
 
 
-@pytest.mark.parametrize("on_content", [False, True])
+@pytest.mark.parametrize("is_scaled", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_cached_path_is_an_exact_gp_over_mask_rows(seed, on_content):
+def test_the_cached_path_is_an_exact_gp_over_mask_rows(seed, is_scaled):
     """At fixed hyper-parameters: amp and noise are those that the cached path found."""
     rng = np.random.default_rng(seed)
     rows = rng.random((24, 60))
     keep = rows.mean(1)
     y = 2 + 3 * keep + (rows - keep[:, None]) @ rng.standard_normal(60) + 0.1 * rng.standard_normal(24)
-    kernel, amplitude = replace(KERNEL, on_content=on_content), None
-    design = Design(rows, GRID, [] if on_content else [kernel])
-    if on_content:
+    kernel, amplitude = replace(KERNEL, is_scaled=is_scaled), None
+    design = Design(rows, GRID, [] if is_scaled else [kernel])
+    if is_scaled:
         content = rng.integers(0, 256, GRID).astype(np.uint8)
         design = design.with_content(content, [kernel])
         amplitude = (content.ravel() / 255.0) ** 2

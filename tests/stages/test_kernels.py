@@ -5,7 +5,7 @@ import pytest
 from planted import PlantedBox, auc, scorer, textured_clip
 
 from stages.gp import Design
-from stages.kernels import LOST_SHARE, MIN_AMPLITUDE, Kernel, OnContent, amplitude_of, matern32
+from stages.kernels import LOST_SHARE, MIN_AMPLITUDE, Kernel, Scaled, amplitude_of, matern32
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import Evidence, Scores
 from stages.refine import Refine, RefineConfig, RefineRequest
@@ -46,7 +46,7 @@ def place_on_the_grid(grid: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_features_are_a_root_of_the_covariance(content: np.ndarray) -> None:
-    covariance = OnContent(GRID, 0.4, 0.3, amplitude_of(content))
+    covariance = Scaled(GRID, 0.4, 0.3, amplitude_of(content))
     dense = covariance.expand(covariance.features(np.eye(60)))
     rows = np.random.default_rng(1).random((7, 60))
     np.testing.assert_allclose(dense, dense.T, atol=1e-12)
@@ -58,7 +58,7 @@ def test_features_are_a_root_of_the_covariance(content: np.ndarray) -> None:
 def test_little_of_the_smooth_kernel_is_left_out(content: np.ndarray) -> None:
     amplitude = amplitude_of(content)
     dense = np.kron(np.kron(matern32(3, 0.4), matern32(5, 0.3)), matern32(4, 0.3)) * np.outer(amplitude, amplitude)
-    kept = OnContent(GRID, 0.4, 0.3, amplitude).variance
+    kept = Scaled(GRID, 0.4, 0.3, amplitude).variance
     assert (kept <= np.diag(dense) + 1e-9).all()
     assert kept.sum() > (1 - LOST_SHARE) ** 3 * np.diag(dense).sum() * 0.97
 
@@ -77,8 +77,8 @@ def test_the_kernels_of_the_bank_are_shared_and_not_computed_again(content: np.n
     found = shared.with_content(content)
     plain = shared.kernels[0]
     assert found.kernel_design(plain) is shared.kernel_design(plain)
-    assert any(kernel.on_content for kernel in found.kernels)
-    assert not any(kernel.on_content for kernel in shared.kernels)
+    assert any(kernel.is_scaled for kernel in found.kernels)
+    assert not any(kernel.is_scaled for kernel in shared.kernels)
 
 
 def test_uniform_content_changes_little() -> None:
@@ -87,7 +87,7 @@ def test_uniform_content_changes_little() -> None:
     y = ((rows - rows.mean(1, keepdims=True)) @ rng.standard_normal(60))[:, None]
     kernel = Kernel(0.4, 0.3, 0.2)
     plain = Design(rows, GRID, [kernel])
-    uniform = plain.with_content(np.full(GRID, 255, np.uint8), [Kernel(0.4, 0.3, 0.2, on_content=True)])
+    uniform = plain.with_content(np.full(GRID, 255, np.uint8), [Kernel(0.4, 0.3, 0.2, is_scaled=True)])
     a, b = plain.posterior(y).mean, uniform.posterior(y).mean
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97
 

@@ -4,29 +4,30 @@ import os
 
 from pipeline.config import Config
 from pipeline.engine import Capacity
-from pipeline.topology import Share, num_cpus, num_gpus
+from pipeline.topology import Share, are_readers_spread, num_cpus, num_gpus, num_readers
 from pipeline.window import Limits
 
 STORE_SHARE = 0.25  # of the machine's memory, for Ray's object store
 STORE_SLACK = 1.5  # the store holds the window and what is on its way out
+MIN_STORE_BYTES = 128 << 20
 
 
 def store_bytes(config: Config) -> int:
     """The size of Ray's object store: what the window can hold and some more, within the machine's memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(min(STORE_SLACK * config.engine.window_bytes, STORE_SHARE * memory))
+    return max(int(min(STORE_SLACK * config.engine.window_bytes, STORE_SHARE * memory)), MIN_STORE_BYTES)
 
 
 def limits_of(config: Config, capacity: Capacity, share: Share) -> Limits:
     """The bounds of one scheduler. On Ray the window fits into the smallest object store, and several share the bytes.
 
-    Where every machine sees the sources the readers are spread, and so are the clips: every machine counts then.
+    Where readers are spread over the machines so are the clips: every machine with a reader counts then.
     """
     settings = config.engine
     fits = settings.window_bytes
     if capacity.store_bytes is not None:
         fits = min(fits, int(capacity.store_bytes / STORE_SLACK))
-    stores = capacity.num_stores if settings.has_shared_folder else 1
+    stores = min(capacity.num_stores, num_readers(config, capacity, share)) if are_readers_spread(config) else 1
     return Limits(
         max_videos=settings.videos_in_flight,
         max_clips=settings.window_clips,

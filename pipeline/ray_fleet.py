@@ -26,7 +26,6 @@ _log = logging.getLogger(__name__)
 
 # Batches of 60 ms and more on each of them are less than the 300 batches/s that one loop carries (docs/scaling.md).
 SCORERS_PER_SHARD = 16
-MIN_STORE_BYTES = 128 << 20
 TURN_S = 0.1
 TURNS = 2  # calls on their way to a coordinator
 MEMORY_TIMEOUT_S = 5.0
@@ -108,7 +107,7 @@ class RayFleet:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             if address is None:
-                begin(num_cpus=num_cpus, store_bytes=max(store_bytes, MIN_STORE_BYTES))
+                begin(num_cpus=num_cpus, store_bytes=store_bytes)
             else:
                 join(address, patience_s=min(patience_s, REACH_S))
         self._num_videos = num_videos

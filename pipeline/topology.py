@@ -105,11 +105,26 @@ def num_scorers(capacity: Capacity, *, config: Config) -> int:
     return max(1, int(min(fits, default=1.0)))
 
 
+def _num_spare(config: Config, capacity: Capacity) -> int:
+    wanted = max(4, num_scorers(capacity, config=config) // 4)
+    return 1 if capacity.is_local else max(1, min(wanted, int(capacity.num_cpus) // 4))
+
+
+def are_readers_spread(config: Config) -> bool:
+    """Whether readers lie on as many machines as can be: all see the sources, and no resource or label binds them."""
+    needs = config.engine.resources.decode
+    return config.engine.has_shared_folder and not (needs.custom or needs.labels)
+
+
+def num_readers(config: Config, capacity: Capacity, share: Share) -> int:
+    """The readers of all shares together."""
+    return max(config.engine.num_decoders or _num_spare(config, capacity), share.count)
+
+
 def other_plans(config: Config, spec: BoxSpec, capacity: Capacity, share: Share = Share()) -> tuple[StagePlan, ...]:
     """Decode, refine and sink, for a box of this spec; a reader or writer for every few scorers by default."""
     engine, resources = config.engine, config.engine.resources
-    wanted = max(4, num_scorers(capacity, config=config) // 4)
-    spare = 1 if capacity.is_local else max(1, min(wanted, int(capacity.num_cpus) // 4))
+    spare = _num_spare(config, capacity)
 
     def count(configured: int | None, default: int) -> int:
         return max(1, share.of(configured or default))
@@ -127,7 +142,7 @@ def other_plans(config: Config, spec: BoxSpec, capacity: Capacity, share: Share 
             resources=getattr(resources, name).resolve(),
             threads=1,
             stays_home=name == "sink" and not engine.has_shared_folder,
-            is_spread=name == "decode" and engine.has_shared_folder,
+            is_spread=name == "decode" and are_readers_spread(config),
         )
         for name, build, workers in stages
     )

@@ -55,8 +55,8 @@ def verify_run(run: RunFolder | Path) -> Verification:
     """Look at all that a run has written. Raises ManifestError where there is no run."""
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     checks = [*_inputs(folder), *_outputs(folder), *_journal(folder)]
-    config = folder.manifest.config.get("refine", {})
-    refine = Refine(RefineConfig.model_validate(config))
+    # Runs that know nothing of a second look had none.
+    refine = Refine(RefineConfig.model_validate({"focus": False, **folder.manifest.config.get("refine", {})}))
     refine.setup()
     try:
         for summary in folder.summaries():

@@ -1,4 +1,4 @@
-"""A prior map as one more direction of the Gaussian process: K + tau h h^T (docs/method.md, 3, "Prior").
+"""A prior map as one more direction of the Gaussian process: K + tau h h^T (docs/method.md, 3, "Prior maps").
 
 h is an initial map from any method. It enters the posterior as beta h with beta fitted, and tau = 0 is always among the
 choices, so that the marginal likelihood can refuse it. h is scaled to the variance that the kernel gives a voxel, not

@@ -59,10 +59,10 @@ def gaussian_process(
     `asked` leaves out the anchors.
     """
     design = clip_design(evidence, asked)
-    prior = None if (found := prior_of(evidence)) is None else found.reshape(-1)
-    posterior = design.posterior(y, prior, evidence.kernel_evidence)
+    prior = prior_of(evidence)
+    posterior = design.posterior(y, None if prior is None else prior.reshape(-1), evidence.kernel_evidence)
     if looks_twice:
-        posterior = focused(design, y, posterior, prior)
+        posterior = focused(design, y, posterior)
     best = max(posterior.kernel_weights, key=lambda kernel: posterior.kernel_weights[kernel])
     return Estimate(
         grid=design.grid,

@@ -3,7 +3,8 @@
     support = max(0, s_TC)    F-TC = max(0, -s_TC)    F-NTC = max(0, s_NTC)    net = s_TC - s_NTC, the log-odds saliency
 
 s_TC is the saliency of the output z_t, s_NTC that of lse_n; net is regressed by itself, as the output log_odds, so that
-its variance is right. Films, tables and regions all take their maps from here.
+its variance is right (its second look is made of the two: `focus.py`). Films, tables and regions all take their maps
+from here.
 """
 
 from collections.abc import Mapping

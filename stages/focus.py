@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64
 
-from stages.gp import Design, Posterior
+from stages.gp import MIN_WEIGHT, Design, Posterior
 from stages.kernels import NOISES, Kernel
 from stages.records import OUTPUTS
 
@@ -23,25 +23,35 @@ from stages.records import OUTPUTS
 FOCUS_KERNELS = tuple(Kernel(0.5, 0.15, noise, is_scaled=True) for noise in NOISES)
 # What the first map does not show may still be there: this share of the mean amplitude.
 MIN_AMPLITUDE = 0.05
+# A map no larger than this share of the scores is their rounding.
+ROUNDING = 1e-12
 Z_T, LSE_N, NET = (OUTPUTS.index(name) for name in ("z_t", "lse_n", "log_odds"))
 
 
-def focused(
-    design: Design, y: Float64[np.ndarray, "n o"], first: Posterior, prior: Float64[np.ndarray, " g"] | None = None
-) -> Posterior:
-    """`first` with half of its mean and variance from the second look. Outputs begin as in `records.OUTPUTS`."""
+def focused(design: Design, y: Float64[np.ndarray, "n o"], first: Posterior) -> Posterior:
+    """`first` with half of its mean and variance from the second look. Outputs begin as in `records.OUTPUTS`.
+
+    What rests on a prior map is not looked at again: the prior has said where.
+    """
+    share = (1 - first.prior_weight) / 2
+    if share < MIN_WEIGHT:
+        return first
     mean, var = first.mean.copy(), first.var.copy()
-    for o in range(len(mean)):
-        if o != NET and (amplitude := amplitude_of_map(first.mean[o])) is not None:
-            second = design.scaled(amplitude, FOCUS_KERNELS).posterior(y[:, [o]], prior)
+    shown = np.abs(first.mean).max(1) > ROUNDING * np.abs(y).max(0)
+    for o in np.flatnonzero(shown):
+        if o != NET:
+            second = design.scaled(amplitude_of_map(first.mean[o]), FOCUS_KERNELS).posterior(y[:, [o]])
             mean[o], var[o] = second.mean[0], second.var[0]
-    mean[NET] = mean[Z_T] - mean[LSE_N]
-    return replace(first, mean=(first.mean + mean) / 2, var=(first.var + var) / 2 + ((first.mean - mean) / 2) ** 2)
+    if shown[[Z_T, LSE_N]].any():
+        mean[NET] = mean[Z_T] - mean[LSE_N]
+    return replace(
+        first,
+        mean=(1 - share) * first.mean + share * mean,
+        var=(1 - share) * first.var + share * var + share * (1 - share) * (first.mean - mean) ** 2,
+    )
 
 
-def amplitude_of_map(mean: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"] | None:
-    """w(v): the size of a map and a floor, with mean square 1; None for a map that shows nothing."""
-    if not mean.any():
-        return None
+def amplitude_of_map(mean: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
+    """w(v): the size of a map that is not zero, and a floor; with mean square 1."""
     amplitude = np.abs(mean) + MIN_AMPLITUDE * np.abs(mean).mean()
     return np.asarray(amplitude / np.sqrt((amplitude**2).mean()))

@@ -1,8 +1,8 @@
 """What is believed of a map before anything is scored: how smooth it is, and where there is anything to hide.
 
 `Smooth` is K = K_t (x) K_y (x) K_x, Matern-3/2 along each axis. `Scaled` is D K D: the map is a smooth field times
-an amplitude w(v) that says how much hiding a voxel can change at all (`content.py`). w has no sign, so it can make no
-evidence, for or against; it only says where evidence may lie, and follows the borders of what is seen.
+an amplitude w(v): how much hiding a voxel can change at all (`content.py`), or in a second look the size of the first
+map (`focus.py`). w has no sign, so it can make no evidence, for or against; it only says where evidence may lie.
 
 Both act on rows over the grid through `features`; neither forms a matrix over all voxels.
 """

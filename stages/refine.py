@@ -213,6 +213,8 @@ class Refine:
         tamed = without_outliers(y[asked], estimate) if any(one.is_reliable for one in found) else None
         if tamed is not None:
             # A few wild scores can be fitted by chance; a map that is there, is there without them.
+            if self.config.method == "gp":  # the verdict is the first look's
+                estimator = partial(gaussian_process, looks_twice=False)
             again = estimator(evidence, asked, tamed)
             stands = [fidelity(tamed[:, o], again, o).is_reliable for o in range(len(names))]
             found = [

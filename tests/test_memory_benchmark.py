@@ -88,7 +88,7 @@ def test_ten_minutes_on_ray_need_no_more_memory_than_one_in_any_process(tmp_path
 @pytest.mark.ray
 @pytest.mark.slow
 def test_large_clips_fill_the_window_and_no_more_of_the_object_store(tmp_path: Path) -> None:
-    window = 64 << 20  # of clips of 2.4 MB
+    window = 96 << 20  # of clips of 2.4 MB
     scene = write_scene(tmp_path / "scene.mp4", 60 * FPS)
     large = {
         "model.options": {"clip_len": "16", "side": "224"},

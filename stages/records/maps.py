@@ -18,7 +18,7 @@ OUTPUTS = ("z_t", "lse_n", "log_odds")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
-    """How far a map can be trusted, from held-out masks (docs/method.md, 3).
+    """How far a map can be trusted, from held-out masks (docs/method.md, 3); of the default method, its first look.
 
     q2: leave-one-out predictive R^2 (1 is perfect, 0 is no better than the mean). coverage: share of held-out scores
     inside their 90 % interval. `is_reliable` is the verdict that the report prints; it rests on `skill`, the share of

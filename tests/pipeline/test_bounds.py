@@ -1,5 +1,6 @@
 """What is in flight fits into the smallest object store of a cluster that others have made."""
 
+import pytest
 from small_runs import config
 
 from pipeline.bounds import STORE_SLACK, limits_of
@@ -30,6 +31,20 @@ def test_where_clips_are_spread_every_machine_counts():
     assert most_bytes(120 * MIB, 4, 2, engine__has_shared_folder=True) == fits * 2 // 4
     assert most_bytes(120 * MIB, 4, 100, engine__has_shared_folder=True) == fits  # one reader lies on one machine
     assert most_bytes(120 * MIB, 4, 2) == fits // 4
+
+
+@pytest.mark.parametrize("bound", [{"labels": {"disk": "fast"}}, {"custom": {"reader": 1.0}}])
+def test_readers_that_are_bound_to_some_machines_count_as_one(bound):
+    settings = {"engine__has_shared_folder": True, "engine__resources": {"decode": bound}}
+    assert most_bytes(120 * MIB, 4, 100, **settings) == int(120 * MIB / STORE_SLACK) // 4
+
+
+def test_no_more_machines_count_than_there_are_readers():
+    fits = int(120 * MIB / STORE_SLACK)
+    settings = {"engine__has_shared_folder": True, "engine__num_decoders": 5}
+    assert most_bytes(120 * MIB, 10, 100, **settings) == fits  # every share has one of its own
+    assert most_bytes(120 * MIB, 2, 100, **settings) == fits
+    assert most_bytes(120 * MIB, 10, 3, **settings) == fits * 3 // 10
 
 
 def test_a_thousand_gpus_have_room_for_the_clips_that_their_scorers_need():

@@ -55,8 +55,10 @@ def verify_run(run: RunFolder | Path) -> Verification:
     """Look at all that a run has written. Raises ManifestError where there is no run."""
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     checks = [*_inputs(folder), *_outputs(folder), *_journal(folder)]
-    # Runs that know nothing of a second look had none.
-    refine = Refine(RefineConfig.model_validate({"focus": False, **folder.manifest.config.get("refine", {})}))
+    config = folder.manifest.config.get("refine", {})
+    if config:
+        config = {"focus": False, **config}  # runs that know nothing of a second look had none
+    refine = Refine(RefineConfig.model_validate(config))
     refine.setup()
     try:
         for summary in folder.summaries():

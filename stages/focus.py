@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64
 
-from stages.gp import MIN_WEIGHT, Design, Posterior
+from stages.gp import Design, Posterior
 from stages.kernels import NOISES, Kernel
 from stages.records import OUTPUTS
 
@@ -31,11 +31,8 @@ Z_T, LSE_N, NET = (OUTPUTS.index(name) for name in ("z_t", "lse_n", "log_odds"))
 def focused(design: Design, y: Float64[np.ndarray, "n o"], first: Posterior) -> Posterior:
     """`first` with half of its mean and variance from the second look. Outputs begin as in `records.OUTPUTS`.
 
-    What rests on a prior map is not looked at again: the prior has said where.
+    A prior map is not given again: where it was taken, the first map is large where it is.
     """
-    share = (1 - first.prior_weight) / 2
-    if share < MIN_WEIGHT:
-        return first
     mean, var = first.mean.copy(), first.var.copy()
     shown = np.abs(first.mean).max(1) > ROUNDING * np.abs(y).max(0)
     for o in np.flatnonzero(shown):
@@ -44,11 +41,7 @@ def focused(design: Design, y: Float64[np.ndarray, "n o"], first: Posterior) -> 
             mean[o], var[o] = second.mean[0], second.var[0]
     if shown[[Z_T, LSE_N]].any():
         mean[NET] = mean[Z_T] - mean[LSE_N]
-    return replace(
-        first,
-        mean=(1 - share) * first.mean + share * mean,
-        var=(1 - share) * first.var + share * var + share * (1 - share) * (first.mean - mean) ** 2,
-    )
+    return replace(first, mean=(first.mean + mean) / 2, var=(first.var + var) / 2 + ((first.mean - mean) / 2) ** 2)
 
 
 def amplitude_of_map(mean: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:

@@ -40,11 +40,16 @@ def info_of(clip_idx: int) -> ClipInfo:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    run = RunFolder.create(tmp_path / "run", {"refine": {"method": "gp"}})
+    return run_with(tmp_path, RefineConfig().model_dump(), RefineConfig())
+
+
+def run_with(tmp_path: Path, written: dict[str, object], config: RefineConfig) -> RunFolder:
+    """A whole run whose manifest says `written`, and whose maps were made with `config`."""
+    run = RunFolder.create(tmp_path / "run", {"refine": written})
     spec = sink_spec(run.path, write_video(tmp_path / "v.mp4", num_frames=8))
     run.register(spec.source)
     journal, sink = Journal(run.path / "journal"), VideoSink(spec)
-    perturb, refine = Perturb(PerturbConfig(budget=40)), Refine(RefineConfig())
+    perturb, refine = Perturb(PerturbConfig(budget=40)), Refine(config)
     for clip_idx in range(3):
         info = info_of(clip_idx)
         masks = perturb.process(info)
@@ -100,3 +105,7 @@ def test_a_missing_film_is_named(run: RunFolder) -> None:
     film = next(path for path in run.manifest.outputs if path.endswith(".mp4"))
     (run.path / film).unlink()
     assert faults(run) == {("output", film)}
+
+
+def test_a_run_that_knew_no_second_look_is_verified_without_one(tmp_path: Path) -> None:
+    assert verify_run(run_with(tmp_path, {"method": "gp"}, RefineConfig(focus=False))).is_ok

@@ -1,6 +1,5 @@
 """The second look: what it is by formula, that it finds planted evidence better, and what it leaves as it was."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,16 +171,3 @@ def test_the_amplitude_has_a_floor_and_no_sign() -> None:
     amplitude = amplitude_of_map(np.array([2.0, 0, 0, -2.0]))
     assert (amplitude**2).mean() == pytest.approx(1)
     assert amplitude[0] == amplitude[3] > 10 * amplitude[1] > 0
-
-
-def test_what_rests_on_a_prior_map_is_not_looked_at_again(design: Design) -> None:
-    truth = sparse_truth(3)
-    y = scores_of(design, truth, 3)
-    taken = design.posterior(y, truth[0] - truth[1])
-    assert taken.prior_weight > 0.9
-    share = (1 - taken.prior_weight) / 2
-    found = focused(design, y, taken)
-    assert np.abs(found.mean - taken.mean).max() <= 2 * share * np.abs(taken.mean).max()
-    half = focused(design, y, replace(taken, prior_weight=0.5))
-    whole = focused(design, y, replace(taken, prior_weight=0.0))
-    np.testing.assert_allclose(half.mean - taken.mean, (whole.mean - taken.mean) / 2, atol=1e-12)

@@ -28,11 +28,13 @@ from benchmarks.predictive import predict
 from benchmarks.real_subjects import cuts, pictures, sequences
 from benchmarks.subjects import EVALUATION_SEEDS, demo_subjects
 from pipeline.files import finite
-from stages.estimators import clip_design, regression_targets, rows_of
+from stages.designs import clip_design, rows_of
+from stages.estimators import regression_targets
+from stages.fidelity import INTERVAL, MIN_STD
 from stages.masks import NUM_ANCHORS, grid_for
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import OUTPUTS, Clip, Evidence, Scores
-from stages.refine import INTERVAL, MIN_STD, Refine, RefineConfig, RefineRequest
+from stages.refine import Refine, RefineConfig, RefineRequest
 from stages.score import Score
 from stages.single import score_clip
 

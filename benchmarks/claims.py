@@ -38,7 +38,8 @@ from benchmarks.subjects import EVALUATION_SEEDS, Half, Subject, demo_subjects
 from pipeline.files import safe_name, write_json
 from stages.box import BoxSpec
 from stages.decode import Decode, DecodeConfig, DecodeRequest
-from stages.estimators import grid_of, regression_targets, rows_of, weighted_mean
+from stages.designs import grid_of, rows_of
+from stages.estimators import regression_targets, weighted_mean
 from stages.evidence import EvidenceKind, decompose
 from stages.faithfulness import Curve
 from stages.masks import NUM_ANCHORS, grid_for

@@ -16,10 +16,10 @@ import numpy as np
 
 from pipeline.casework import Casework
 from pipeline.config import load_config
-from pipeline.coordinator import Coordinator, Feed
+from pipeline.coordinator import Coordinator
 from pipeline.engine import Engine, StagePlan, WorkerUp
 from pipeline.journal_writer import BackgroundJournal
-from pipeline.orders import Assignment
+from pipeline.orders import Assignment, Feed
 from pipeline.scheduler import Scheduler
 from pipeline.stats import Stats
 from pipeline.summaries import VideoSummary

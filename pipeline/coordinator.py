@@ -7,14 +7,12 @@ happened through the `Record`.
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from pipeline.casework import Casework
 from pipeline.engine import Answer, Engine, Happening, Problem, WorkerDown, WorkerUp
 from pipeline.logs import log_trace
-from pipeline.orders import Assignment
+from pipeline.orders import Assignment, Feed
 from pipeline.outcomes import Outcomes, Record
 from pipeline.scheduler import Scheduler
 from pipeline.stats import Stats
@@ -41,19 +39,6 @@ _log = logging.getLogger(__name__)
 POLL_S = 0.25
 DRAIN_S = 20.0  # after the first stop: for what is in flight
 CLOSE_S = 20.0  # after the second: for films to be closed
-
-
-@dataclass(slots=True)
-class Feed:
-    """The videos that wait to be opened; `has_ended`: no others will come."""
-
-    waiting: deque[Assignment] = field(default_factory=deque)
-    has_ended: bool = False
-
-    def close(self) -> None:
-        """Forget what waits; take in nothing more."""
-        self.waiting.clear()
-        self.has_ended = True
 
 
 class Coordinator:

@@ -1,7 +1,8 @@
 """What is to be done with a source: all of it, some of its clips, or a first look at every clip (screening)."""
 
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stages.records import VideoSource
 
@@ -38,3 +39,16 @@ Orders = Callable[[VideoSource], Order | None]
 def explain_everything(source: VideoSource) -> Order | None:
     """Every clip of every source."""
     return EVERYTHING
+
+
+@dataclass(slots=True)
+class Feed:
+    """The videos that wait to be opened; `has_ended`: no others will come."""
+
+    waiting: deque[Assignment] = field(default_factory=deque)
+    has_ended: bool = False
+
+    def close(self) -> None:
+        """Forget what waits; take in nothing more."""
+        self.waiting.clear()
+        self.has_ended = True

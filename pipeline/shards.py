@@ -13,12 +13,12 @@ from time import monotonic
 from pipeline.bounds import limits_of
 from pipeline.casework import Casework
 from pipeline.config import Config
-from pipeline.coordinator import POLL_S, Coordinator, Feed
+from pipeline.coordinator import POLL_S, Coordinator
 from pipeline.engine import Engine, Happening, WorkerDown, WorkerUp
 from pipeline.journal_writer import BackgroundJournal
 from pipeline.logs import LogLine, log_trace
 from pipeline.manifest import RunFolder
-from pipeline.orders import Assignment
+from pipeline.orders import Assignment, Feed
 from pipeline.scheduler import Scheduler
 from pipeline.stats import Stats
 from pipeline.summaries import VideoSummary

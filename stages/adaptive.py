@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from stages.designed import most_telling
-from stages.estimators import clip_design, grid_of, regression_targets, rows_of
+from stages.designs import clip_design, grid_of, rows_of
+from stages.estimators import regression_targets
 from stages.factorised import KernelDesign
 from stages.gp import Design
 from stages.kernels import Kernel

@@ -6,20 +6,20 @@ one factor that makes it predict the scores best (least squares): ranks are unto
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float64
 from scipy.special import logsumexp
 
 from stages.borex import Answers, answers, refined_map, windows_of
+from stages.designs import clip_design, grid_of, rows_of
 from stages.errors import NumericsError
 from stages.focus import focused
-from stages.gp import Design, Posterior
+from stages.gp import Posterior
 from stages.kernels import KernelEvidence
-from stages.masks import Grid, grids_of
+from stages.masks import Grid
 from stages.questions import Kind, Question
-from stages.records import OUTPUTS, BankSpec, ClipId, Evidence, MaskBatch
+from stages.records import OUTPUTS, Evidence
 
 # Below this total weight a voxel was never asked about (RISE divides by it).
 MIN_COVERAGE = 1e-6
@@ -181,63 +181,10 @@ def _optimised_score(scores: Float64[np.ndarray, "1 k"], kind: Kind, class_idx: 
     return float(scores[0, class_idx]) * (-1 if kind == "f_tc" else 1)
 
 
-def rows_of(evidence: Evidence) -> Float64[np.ndarray, "n g"]:
-    """All masks of a clip as rows over the grid, values in [0, 1]."""
-    return np.concatenate([_as_rows(grids_of(masks)) for masks in evidence.masks])
-
-
-def design_of(evidence: Evidence, asked: Bool[np.ndarray, " n"]) -> Design:
-    """The factorised design of the masks `asked`; shared between clips when they come from one bank alone."""
-    ends = np.cumsum([len(masks) for masks in evidence.masks])[:-1]
-    used = [found.any() for found in np.split(asked, ends)]
-    specs = {masks.bank for masks, is_used in zip(evidence.masks, used, strict=True) if is_used}
-    spec = next(iter(specs))
-    if len(specs) == 1 and spec is not None:
-        ids = np.concatenate([masks.ids for masks in evidence.masks])[asked]
-        return bank_design(spec, ids.astype(np.int64).tobytes())
-    return Design(rows_of(evidence)[asked], grid_of(evidence))
-
-
-def clip_design(evidence: Evidence, asked: Bool[np.ndarray, " n"]) -> Design:
-    """`design_of` with the kernels on the clip's own content, where it has any."""
-    design = design_of(evidence, asked)
-    if evidence.content is None or not evidence.content.any():
-        return design
-    return content_design(design, evidence.content.shape, evidence.content.tobytes())
-
-
-def grid_of(evidence: Evidence) -> Grid:
-    """The voxel grid that a clip's masks live on."""
-    first = evidence.masks[0]
-    if first.bank is not None:
-        return first.bank.grid
-    t, h, w = grids_of(first).shape[1:]
-    return t, h, w
-
-
 def _prior_details(posterior: Posterior) -> dict[str, float | str]:
     if not posterior.prior_beta:
         return {}
     return {"prior_weight": posterior.prior_weight, "prior_beta": posterior.prior_beta[OUTPUTS.index("log_odds")]}
-
-
-# A bank of 1,024 that is asked in parts is looked at after nine prefixes (`parts.py`).
-@lru_cache(maxsize=10)
-def bank_design(spec: BankSpec, asked: bytes) -> Design:
-    """The design of a bank's rows `asked` (int64 row numbers as bytes), computed once per process."""
-    ids = np.frombuffer(asked, np.int64)
-    masks = MaskBatch(clip_id=ClipId("bank", 0), round_idx=0, ids=ids, bank=spec)
-    return Design(_as_rows(grids_of(masks)), spec.grid)
-
-
-@lru_cache(maxsize=2)
-def content_design(design: Design, shape: Grid, content: bytes) -> Design:
-    """A design with the kernels on one clip's content; all targets of a clip share it."""
-    return design.with_content(np.frombuffer(content, np.uint8).reshape(shape))
-
-
-def _as_rows(grids: np.ndarray) -> Float64[np.ndarray, "n g"]:
-    return np.asarray(grids.reshape(len(grids), -1) / 255.0)
 
 
 def weighted_mean(weights: Float64[np.ndarray, "n g"], y: Float64[np.ndarray, "n o"]) -> Float64[np.ndarray, "o g"]:

@@ -10,12 +10,14 @@ from jaxtyping import Float
 
 from stages.box import BlackBox
 from stages.content import content_of
-from stages.estimators import design_of, grid_of, regression_targets, rows_of
+from stages.designs import design_of, grid_of, rows_of
+from stages.estimators import regression_targets
+from stages.fidelity import MIN_STD
 from stages.gp import Design
 from stages.masks import NUM_ANCHORS
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import Clip, Evidence, MaskBatch, SaliencyMap
-from stages.refine import MIN_STD, Refine, RefineConfig, RefineRequest
+from stages.refine import Refine, RefineConfig, RefineRequest
 from stages.score import Score, ScoreConfig, ScoreRequest
 from stages.single import explain_evidence, score_clip
 from stages.statistics import rank_agreement

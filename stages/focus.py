@@ -16,13 +16,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from stages.gp import Design, Posterior
-from stages.kernels import NOISES, Kernel
+from stages.kernels import NOISES, Kernel, with_floor
 from stages.records import OUTPUTS
 
 # The amplitude brings the detail, so one length-scale does.
 FOCUS_KERNELS = tuple(Kernel(0.5, 0.15, noise, is_scaled=True) for noise in NOISES)
-# What the first map does not show may still be there: this share of the mean amplitude.
-MIN_AMPLITUDE = 0.05
 # A map no larger than this share of the scores is their rounding.
 ROUNDING = 1e-12
 Z_T, LSE_N, NET = (OUTPUTS.index(name) for name in ("z_t", "lse_n", "log_odds"))
@@ -37,14 +35,8 @@ def focused(design: Design, y: Float64[np.ndarray, "n o"], first: Posterior) -> 
     shown = np.abs(first.mean).max(1) > ROUNDING * np.abs(y).max(0)
     for o in np.flatnonzero(shown):
         if o != NET:
-            second = design.scaled(amplitude_of_map(first.mean[o]), FOCUS_KERNELS).posterior(y[:, [o]])
+            second = design.scaled(with_floor(np.abs(first.mean[o])), FOCUS_KERNELS).posterior(y[:, [o]])
             mean[o], var[o] = second.mean[0], second.var[0]
     if shown[[Z_T, LSE_N]].any():
         mean[NET] = mean[Z_T] - mean[LSE_N]
     return replace(first, mean=(first.mean + mean) / 2, var=(first.var + var) / 2 + ((first.mean - mean) / 2) ** 2)
-
-
-def amplitude_of_map(mean: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
-    """w(v): the size of a map that is not zero, and a floor; with mean square 1."""
-    amplitude = np.abs(mean) + MIN_AMPLITUDE * np.abs(mean).mean()
-    return np.asarray(amplitude / np.sqrt((amplitude**2).mean()))

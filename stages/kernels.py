@@ -20,7 +20,7 @@ Grid = tuple[int, int, int]
 
 # Below D K D, the share of K's variance that is left out along each axis: what is finer than any mask.
 LOST_SHARE = 0.02
-# Where nothing differs from what replaces it nothing can matter, but for rounding: this share of the mean amplitude.
+# Where nothing is known to matter something still may: this share of the mean amplitude.
 MIN_AMPLITUDE = 0.05
 # Added to the variance of a drawn field, so that long length-scales can be factorised.
 JITTER = 1e-9
@@ -168,9 +168,13 @@ def known_of(log_evidence: KernelEvidence, kernels: tuple[Kernel, ...]) -> Float
 
 
 def amplitude_of(content: UInt8[np.ndarray, "gt gh gw"]) -> Float64[np.ndarray, " g"]:
-    """w(v) of `content_of`'s bytes, with mean square 1: on average a voxel varies as it does under `Smooth`."""
-    amplitude = np.square(content.reshape(-1) / 255.0)
-    amplitude += MIN_AMPLITUDE * amplitude.mean()
+    """w(v) of `content_of`'s bytes."""
+    return with_floor(np.square(content.reshape(-1) / 255.0))
+
+
+def with_floor(size: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
+    """A size for every voxel, not all zero, as an amplitude: on average a voxel varies as it does under `Smooth`."""
+    amplitude = size + MIN_AMPLITUDE * size.mean()
     return np.asarray(amplitude / np.sqrt((amplitude**2).mean()))
 
 

@@ -12,31 +12,27 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from pydantic import Field, field_validator, model_validator
 from scipy.special import expit
-from scipy.stats import norm
 from threadpoolctl import ThreadpoolController
 
 from stages.base import Settings
+from stages.designs import bank_design, content_design, grid_of, rows_of
 from stages.errors import NumericsError
 from stages.estimators import (
     ESTIMATORS,
-    Estimate,
     Estimator,
-    bank_design,
-    content_design,
     gaussian_process,
-    grid_of,
     optimised,
     regression_targets,
-    rows_of,
     weighted_mean,
 )
+from stages.fidelity import fidelity, without_outliers
 from stages.heritage import PREVIOUS, Heritage, with_heritage
 from stages.kernels import KernelEvidence, added
 from stages.masks import KEEP_ALL_ROW, NUM_ANCHORS, REPLACE_ALL_ROW
 from stages.parts import WHOLE, Parts
 from stages.priors import FORMS, expect_known, file_prior, is_file
 from stages.questions import MASK_OPTIMISATION, Question, is_captum
-from stages.records import OUTPUTS, Evidence, Fidelity, MaskBatch, SaliencyMap
+from stages.records import OUTPUTS, Evidence, MaskBatch, SaliencyMap
 from stages.rounds import (
     after_the_prior,
     evaluations_left,
@@ -50,16 +46,6 @@ from stages.rounds import (
 Method = Literal["gp", "rise", "centred-rise", "occlusion", "borex", "mask-optimisation"]
 
 METHODS_WITH_PRIOR = ("gp", "borex")
-
-INTERVAL = 0.90
-# A map is reliable when it predicts held-out masks better than the keep-fraction alone does, by this share of the
-# squared error, and when the evidence for it over no map is this strong (natural logarithm of the Bayes factor).
-MIN_SKILL = 0.02
-MIN_LOG_BAYES = 5.0
-# Scores further from the trend than this many robust standard deviations are drawn in before the verdict is given.
-OUTLIER_STD = 3.0
-# Scores that move less than this between masks carry nothing but rounding.
-MIN_STD = 1e-5
 
 
 class RefineConfig(Settings):
@@ -265,39 +251,3 @@ def _scores(evidence: Evidence) -> tuple[Int64[np.ndarray, " n"], Float64[np.nda
     """Ids and scores of all masks."""
     values = np.concatenate([round_.values for round_ in evidence.scores]).astype(np.float64)
     return np.concatenate([round_.ids for round_ in evidence.scores]), values
-
-
-def without_outliers(y: Float64[np.ndarray, "n o"], estimate: Estimate) -> Float64[np.ndarray, "n o"] | None:
-    """The scores with those far from the trend in the keep-fraction drawn in to OUTLIER_STD; None where none is far.
-
-    Robust standard deviation: 1.4826 times the median absolute deviation. Where that is nothing (most scores alike),
-    the few that differ are what there is to explain, and stay.
-    """
-    residual = y - estimate.trend_loo
-    middle = np.median(residual, axis=0)
-    reach = OUTLIER_STD * 1.4826 * np.median(np.abs(residual - middle), axis=0)
-    reach = np.where(reach > MIN_STD, reach, np.inf)
-    drawn = np.clip(residual, middle - reach, middle + reach)
-    return None if np.array_equal(drawn, residual) else np.asarray(estimate.trend_loo + drawn)
-
-
-def fidelity(y: Float64[np.ndarray, " n"], estimate: Estimate, output: int) -> Fidelity:
-    """Leave-one-out Q2, the coverage of the 90 % intervals, and the verdict on the map (docs/method.md, 3).
-
-    Q2 counts what the keep-fraction alone explains; the verdict does not: the map itself must predict.
-    """
-    error = (y - estimate.loo_mean[:, output]) ** 2
-    without_map = (y - estimate.trend_loo[:, output]) ** 2
-    spread = float(((y - y.mean()) ** 2).sum())
-    if y.std() < MIN_STD:
-        return Fidelity(q2=0.0, coverage=1.0, is_reliable=False, skill=0.0, log_bayes=0.0)
-    half = norm.ppf(0.5 + INTERVAL / 2) * np.sqrt(estimate.loo_var[:, output])
-    skill = float(1 - error.sum() / max(float(without_map.sum()), 1e-300))
-    log_bayes = float(estimate.log_bayes[output])
-    return Fidelity(
-        q2=float(1 - error.sum() / spread),
-        coverage=float((np.sqrt(error) <= half).mean()),
-        is_reliable=skill > MIN_SKILL and log_bayes > MIN_LOG_BAYES,
-        skill=skill,
-        log_bayes=log_bayes,
-    )

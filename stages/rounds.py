@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float64
 
 from stages.adaptive import chosen_masks
 from stages.borex import grids_for, next_ids, windows_of
+from stages.designs import grid_of
 from stages.errors import NumericsError
-from stages.estimators import borex_answers, grid_of, prior_of
+from stages.estimators import borex_answers, prior_of
 from stages.masks import NUM_ANCHORS
 from stages.parts import WHOLE, Parts
 from stages.perturb import FAMILY_OF_METHOD

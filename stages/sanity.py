@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 
 from stages.exchange import Explained, Subject, largest, similarity, time_evidence, time_share
+from stages.fidelity import MIN_LOG_BAYES
 from stages.heritage import PREVIOUS
 from stages.masks import grids_of
 from stages.models_torch import TorchBox
 from stages.records import Clip, ClipId, MaskBatch
-from stages.refine import MIN_LOG_BAYES
 from stages.rewired import Deaf, Rewired, constant_answer, layers_by_use, random_answer, randomised
 
 Result = Literal["pass", "fail", "not applicable", "told"]

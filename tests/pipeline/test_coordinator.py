@@ -4,8 +4,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from pipeline.coordinator import Coordinator, Feed
+from pipeline.coordinator import Coordinator
 from pipeline.engine import WorkerUp
+from pipeline.orders import Feed
 from pipeline.stats import Stats
 from pipeline.topology import ScorerReport
 from pipeline.work import ScoreTask

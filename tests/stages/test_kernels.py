@@ -115,7 +115,7 @@ def test_content_makes_no_evidence(evidence: Evidence, kind: str, seed: int) -> 
     else:
         values = rng.standard_normal((len(masks), 3))
     if kind == "keep-fraction":
-        from stages.estimators import rows_of
+        from stages.designs import rows_of
 
         values = np.outer(rows_of(evidence).mean(1) ** 2, [3.0, -1.0, 0.5]) + 0.05 * values
     saliency = explain(with_content(evidence, np.where(place, 255, 10).astype(np.uint8), values))

@@ -8,7 +8,7 @@ import torch
 from planted import PlantedBox, scorer, textured_clip
 from pydantic import ValidationError
 
-from stages.estimators import rows_of
+from stages.designs import rows_of
 from stages.exchange import Subject
 from stages.parts import FIRST_LOOK, next_look, relative_variance
 from stages.perturb import Perturb, PerturbConfig

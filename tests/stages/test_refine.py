@@ -8,11 +8,13 @@ import torch
 from planted import PlantedBox, auc, scorer, textured_clip
 from scipy.ndimage import binary_dilation
 
-from stages.estimators import calibrated, regression_targets, rows_of
+from stages.designs import rows_of
+from stages.estimators import calibrated, regression_targets
 from stages.evidence import decompose
+from stages.fidelity import without_outliers
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import OUTPUTS, Evidence, Scores
-from stages.refine import Refine, RefineConfig, RefineRequest, without_outliers
+from stages.refine import Refine, RefineConfig, RefineRequest
 from stages.single import explain_clip, score_clip
 
 TARGET, RIVAL = 0, 1
@@ -104,7 +106,7 @@ def test_no_reliable_signal_is_a_result(evidence, kind, seed):
     elif kind == "noise":
         values = rng.standard_normal((len(masks), 3))
     else:
-        from stages.estimators import rows_of
+        from stages.designs import rows_of
 
         values = np.outer(rows_of(evidence).mean(1) ** 2, [3.0, -1.0, 0.5]) + 0.05 * rng.standard_normal(
             (len(masks), 3)

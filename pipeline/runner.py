@@ -120,7 +120,7 @@ def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceF
         try:
             fleet = make_fleet(config, feed)
             reports = fleet.start(config, str(folder.path.resolve()))
-            _write_down_model(config, folder, reports)
+            write_down_model(config, folder, reports)
             dispatcher = Dispatcher(
                 fleet,
                 len(reports),
@@ -153,15 +153,20 @@ def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceF
     return RunSummary(path=folder.path, status=status, failures=tuple(record.failures()), figures=figures)
 
 
-def _write_down_model(config: Config, folder: RunFolder, reports: Sequence[ScorerReport]) -> None:
-    """What the first scorers say of the box. Raises ManifestError and ConfigError before anything is asked of it."""
+def write_down_model(config: Config, folder: RunFolder, reports: Sequence[ScorerReport]) -> None:
+    """What the first scorer of every coordinator says of the box.
+
+    Raises ManifestError, ModelError and ConfigError before anything is asked of it.
+    """
     report = reports[0]
     spec = report.spec
     model = {"name": spec.name, "spec": spec.model_dump(mode="json"), "labels": list(spec.labels)}
     model |= {"weights_sha256": report.weights_sha256, "device": report.device, "warnings": list(report.warnings)}
-    recorded = folder.manifest.model.get("weights_sha256") or report.weights_sha256
-    for other in reports:
-        folder.expect_same("the model", recorded, other.weights_sha256)
+    folder.expect_same("the model", folder.manifest.model.get("weights_sha256"), report.weights_sha256)
+    # A coordinator of a new run knows only its own first scorer.
+    for shard, other in enumerate(reports):
+        if (refusal := other.refusal(shard, report.weights_sha256)) is not None:
+            raise refusal
     folder.update(
         model=model, seeds={"run": config.seed}, decoder=config.decode.backend, substrate=config.score.substrate
     )

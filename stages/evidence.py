@@ -20,14 +20,6 @@ EvidenceKind = Literal["support", "f_tc", "f_ntc", "net"]
 
 KINDS: tuple[EvidenceKind, ...] = ("support", "f_tc", "f_ntc", "net")
 
-# What stands for each kind on the screen and in tables; always with the words, never with a colour alone.
-TITLES: Mapping[EvidenceKind, str] = {
-    "support": "for (support)",
-    "f_tc": "against: hinders the target (F-TC)",
-    "f_ntc": "against: speaks for others (F-NTC)",
-    "net": "net (for minus against)",
-}
-
 # A voxel is significant where |posterior mean| > this many posterior standard deviations.
 SIGNIFICANT_SD = 2.0
 

@@ -2,7 +2,8 @@
 
 In: a map (Gh Gw), already divided by the colour scale, and where it is significant. Out: the same pixels, tinted, in
 RGB (pictures) or in the planes of YUV 4:2:0 (films). The grid covers the model's input and is drawn back through the
-clip's Geometry with UPSAMPLING: bilinear never invents a sign, a halo or a maximum that the grid does not have.
+clip's Geometry, bilinear between cell centres and edge cells extended to the border of the model's input: that never
+invents a sign, a halo or a maximum that the grid does not have.
 """
 
 from dataclasses import dataclass
@@ -12,9 +13,6 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from stages.colours import ColourTable, LayerKind, colour_index, colour_table
 from stages.records import Geometry
-
-# How the grid becomes pixels; written beside the maps so that others can do the same.
-UPSAMPLING = "bilinear between cell centres, edge cells extended to the border of the model's input"
 
 # Above this many pixels the luma plane is tinted in 2 x 2 blocks: not to be seen, and twice as fast.
 FINE_PIXELS = 500_000

@@ -8,6 +8,7 @@ its input: BGR, 0 to 255, minus the mean colour. ImageNet's class names come fro
 from torchvision's.
 """
 
+import torch
 from torch import nn
 from torchvision.models import SqueezeNet1_0_Weights, squeezenet1_0
 
@@ -43,4 +44,5 @@ def _box(weights: str, labels: str | None, *, clip_len: int, frame_step: int) ->
         frames="mean" if clip_len > 1 else "clip",
         labels=read_labels(labels) if labels else tuple(SqueezeNet1_0_Weights.DEFAULT.meta["categories"]),
     )
-    return TorchBox(load_weights(network, read_weights(weights), weights), spec)
+    loaded = load_weights(network, read_weights(weights), weights)
+    return TorchBox(loaded.to(memory_format=torch.channels_last), spec)  # nearly twice as fast on CPUs

@@ -125,7 +125,10 @@ def draw_rise(rng: np.random.Generator, grid: Grid, _: int, keep: float = 0.5) -
 
 
 def draw_rise_3d(rng: np.random.Generator, grid: Grid, _: int) -> Field:
-    """RISE-3D as docs/method.md (4) compares with: cells 4 x 7 x 7, keep-fraction 1/2."""
+    """RISE-3D as docs/method.md (4) compares with: cells 4 x 7 x 7, keep-fraction 1/2 (`rise-single`: no complements).
+
+    With complements every voxel is kept equally often, and RISE ranks as centred RISE does.
+    """
     return _random_cells(rng, grid, (min(4, grid[0]), min(7, grid[1]), min(7, grid[2])), 0.5)
 
 
@@ -181,12 +184,13 @@ FAMILIES: dict[str, Callable[[np.random.Generator, Grid, int], Field]] = {
     "blobs": draw_blob,
     "cells": draw_rise,
     "rise": draw_rise_3d,
+    "rise-single": draw_rise_3d,
     "static": draw_static_cells,
     "occlusion": draw_occlusion,
     "rise-sparse": draw_rise_sparse,
 }
 # Families whose masks come alone; of all others every second mask is the complement of the one before.
-UNPAIRED = {"rise-sparse"}
+UNPAIRED = {"rise-sparse", "rise-single"}
 # Families whose first masks are put in the order in which they tell most (`designed.py`), and out of how many.
 ORDERED = {"greedy"}
 POOL = 256

@@ -12,12 +12,14 @@ from stages.priors import RISE_FAMILY, RISE_MASKS
 from stages.questions import MASK_OPTIMISATION, is_captum
 from stages.records import BankSpec, ClipInfo, MaskBatch
 
-MaskFamily = Literal["auto", "mixture", "greedy", "blobs", "cells", "rise", "static", "occlusion", "rise-sparse"]
+MaskFamily = Literal[
+    "auto", "mixture", "greedy", "blobs", "cells", "rise", "rise-single", "static", "occlusion", "rise-sparse"
+]
 
 # Every method asks with the masks it was published with, unless the user names a family.
 FAMILY_OF_METHOD = {
     "gp": "mixture",
-    "rise": "rise",
+    "rise": "rise-single",
     "centred-rise": "rise",
     "occlusion": "occlusion",
     "borex": RISE_FAMILY,

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.subjects import Half, Subject, cover_on_grid, two_first
+from benchmarks.subjects import Half, Subject, cover_on_grid
 from stages.box import BlackBox
 from stages.decode import Decode, DecodeConfig, DecodeRequest
 from stages.masks import grid_for
+from stages.measure import two_first
 from stages.models import load_box
 from stages.records import Clip
 from stages.score import Score, ScoreConfig

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import softmax
 
 from stages.content import content_of
 from stages.demo.clips import random_clip
 from stages.masks import Grid, grid_for
-from stages.measure import ask
+from stages.measure import two_first
 from stages.metrics import cover_of_cells
 from stages.models import load_box
-from stages.records import Clip, ClipId, Geometry, MaskBatch
+from stages.records import Clip, ClipId, Geometry
 from stages.regrid import regrid
 from stages.score import Score, ScoreConfig
 
@@ -62,14 +61,6 @@ def demo_subjects(seeds: range, num: int) -> Iterator[Subject]:
 def cover_on_grid(mask: np.ndarray, grid: Grid) -> np.ndarray:
     """The share of every voxel that a mask of pixels (t, y, x) covers."""
     return regrid(cover_of_cells(mask, grid[1:]), grid)
-
-
-def two_first(score: Score, clip: Clip) -> tuple[int, int]:
-    """The first and the second answer to the untouched clip."""
-    whole = MaskBatch(clip_id=clip.id, round_idx=0, ids=np.arange(1), grids=np.full((1, 1, 1, 1), 255, np.uint8))
-    probs = softmax(ask(score, clip, [whole])[0].values[0])
-    first, second = np.argsort(-probs)[:2]
-    return int(first), int(second)
 
 
 def plain_clip(clip_id: ClipId, frames: np.ndarray, substrate: str = "blur") -> Clip:

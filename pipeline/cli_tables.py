@@ -23,6 +23,7 @@ console = Console(soft_wrap=True, highlight=False, emoji=False)
 errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 MAX_FILMS, MAX_ROWS = 8, 40
+UNBOUNDED = 10_000  # columns of a screen that is wide enough
 SHORT_TITLES = {"support": "for", "f_tc": "F-TC", "f_ntc": "F-NTC"}
 WORDS = ("source", "target", "top-1", "reliable")
 
@@ -69,6 +70,12 @@ def print_paths(folder: Path, place: str) -> None:
     console.print(f"report  {escape(str(report))}" if report.is_file() else f"run     {escape(str(folder))}")
     if is_remote(place):
         console.print(f"pushed  {escape(place)}")
+
+
+def print_whole(table: Table) -> None:
+    """Print a table as wide as it is: where the screen is narrower its lines wrap, and no column is squeezed away."""
+    table.width = console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum
+    console.print(table)
 
 
 def print_json(folder: Path, exit_code: int, place: str, *, is_demo: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation import IS_MORE_BETTER, NAME, OURS
+from pipeline.evaluation import IS_MORE_BETTER, NAME, OURS, REMOVAL_METRICS
 from pipeline.files import finite
 from pipeline.manifest import RunFolder
 from pipeline.results import read_explanations, read_rows
@@ -85,11 +85,20 @@ def _read(run: Path) -> dict[str, Any] | None:
 
 
 def _by_clip(content: Mapping[str, Any]) -> dict[Key, Any]:
-    return {(c["sha256"], c["target_idx"], *c["frames"]): c["maps"][OURS] for c in content["clips"]}
+    """The numbers of each clip's map, and the class that removal was measured for (older files: the target)."""
+    return {
+        (c["sha256"], c["target_idx"], *c["frames"]): {
+            **c["maps"][OURS],
+            "wished_idx": c.get("wished_idx", c["target_idx"]),
+        }
+        for c in content["clips"]
+    }
 
 
 def _paired(a: Mapping[Key, Any], b: Mapping[Key, Any], name: str) -> dict[str, Any] | None:
     common = [key for key in a if key in b]
+    if name in REMOVAL_METRICS:  # gains of different classes are no pair
+        common = [key for key in common if a[key]["wished_idx"] == b[key]["wished_idx"]]
     ours, theirs = (np.array([_number(rows[key].get(name)) for key in common]) for rows in (a, b))
     if not np.isfinite(theirs - ours).any():
         return None

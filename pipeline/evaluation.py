@@ -1,8 +1,9 @@
 """`heatreel evaluate`: how faithful the maps of a run are to its model, next to maps that know nothing of it.
 
 In: a run folder and, if wanted, masks of the true object. Out: RUN/evaluation.json and its numbers. Some clips of every
-source, spread over it, are decoded again; the maps are those of the run, as stitched. Everything is asked through the
-score stage (docs/method.md, 5).
+source, spread over it, are decoded again; the maps are those of the run, as stitched. Where the target is the first
+answer to a clip, removal is measured for the runner-up, for which the clip is explained anew with the run's settings.
+Everything is asked through the score stage (docs/method.md, 1 and 5).
 """
 
 import math
@@ -12,35 +13,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
-from PIL import Image
 
 from pipeline.config import Config, make_config
-from pipeline.demo import cells_of
 from pipeline.files import finite, write_json
 from pipeline.manifest import RunFolder
 from pipeline.results import read_explanations
 from pipeline.topology import build_score
+from pipeline.truth import against_truth, cover_of, mask_files
 from stages.baselines import BASELINES
 from stages.decode import Decode, DecodeRequest
-from stages.errors import ConfigError, ManifestError
-from stages.evidence import EvidenceMaps, decompose_arrays
+from stages.errors import ManifestError
+from stages.evidence import EvidenceMaps, decompose, decompose_arrays
+from stages.exchange import Subject
 from stages.faithfulness import STEPS, curves_for
-from stages.measure import measure_curves, measure_drop, measure_removal
-from stages.metrics import energy_in_mask, points_inside
-from stages.perturb import Perturb
+from stages.measure import measure_curves, measure_drop, measure_removal, wished_class
 from stages.records import Clip, Explanation, VideoSource
-from stages.refine import Refine
-from stages.regrid import regrid
 from stages.score import Score
-from stages.single import explain_clip
 from stages.sources import current_sha256
 from stages.statistics import bootstrap_interval, paired_p, stability
-from stages.stores import name_of
 
 NAME = "evaluation.json"
 OURS = "map"
 REFERENCES = ("random", "centre")
+# What removal gains: of p, of the log-odds and its two parts, and whether the wished class becomes the first answer.
+REMOVAL_METRICS = ("urg_prob", "urg_log_odds", "urg_z_t", "urg_others", "flip")
+# By map: its numbers by metric; None where a clip cannot say.
+MapRows = dict[str, dict[str, float | None]]
 # Whether a larger number is better.
 IS_MORE_BETTER: Mapping[str, bool] = {
     "insertion": True,
@@ -51,9 +49,7 @@ IS_MORE_BETTER: Mapping[str, bool] = {
     "deletion_time": False,
     "block_deletion": False,
     "average_drop": False,
-    "urg_prob": True,
-    "urg_log_odds": True,
-    "flip": True,
+    **dict.fromkeys(REMOVAL_METRICS, True),
     "energy": True,
     "pointing": True,
     "stability_rank": True,
@@ -84,10 +80,7 @@ def evaluate_run(run: Path, settings: Settings | None = None) -> dict[str, Any]:
     settings = settings or Settings()
     folder = RunFolder.open(run)
     config = make_config(folder.manifest.config)
-    if settings.substrate is not None:
-        changed = {**config.score.model_dump(), "substrate": settings.substrate}
-        config = make_config({**config.model_dump(), "score": changed})
-    score = build_score(config)
+    score = build_score(_measured_under(config, settings.substrate))
     score.setup()
     try:
         folder.expect_same("the model", folder.manifest.model.get("weights_sha256"), score.box.weights_sha256)
@@ -99,7 +92,7 @@ def evaluate_run(run: Path, settings: Settings | None = None) -> dict[str, Any]:
     if not clips:
         raise ManifestError(str(run), "the run holds no explanation", "finish it with `heatreel resume`")
     content: dict[str, Any] = {
-        "substrate": config.score.substrate,
+        "substrate": score.config.substrate,
         "steps": settings.steps,
         "seeds": settings.seeds,
         "num_clips": len(clips),
@@ -145,16 +138,23 @@ def _measured(explanation: Explanation, config: Config, score: Score, settings: 
             if clip is None:
                 continue
             found = _maps_of(explanation, clip)
-            cover = None if files is None else _cover(files, clip, explanation)
-            rows = _rows(clip, score, explanation.target_idx, found, cover, settings.steps)
-            for name, agreement in _stability(clip, score, explanation.target_idx, config, settings.seeds).items():
-                rows[name] |= agreement
+            cover = None if files is None else cover_of(files, clip, explanation)
+            subject = _subject(clip, explanation.target_idx, config, score)
+            wished = wished_class(score, clip, subject.target)
+            theirs = found if wished == subject.target else decompose(subject.explain(target=wished).saliency)
+            rows = _merged(
+                _removal(clip, score, wished, theirs),
+                _curves(clip, score, subject.target, found, cover, settings.steps),
+                _stability(subject, score, settings.seeds),
+            )
             yield {
                 "video_id": source.id,
                 "uri": source.uri,
                 "sha256": source.sha256,
                 "target_idx": explanation.target_idx,
                 "target": explanation.target,
+                "wished_idx": wished,
+                "wished": score.box.spec.label(wished),
                 "clip_idx": clip_idx,
                 "frames": [int(clip.covers[0]), int(clip.covers[1])],
                 "is_reliable": explanation.fidelity[clip_idx].is_reliable,
@@ -164,86 +164,78 @@ def _measured(explanation: Explanation, config: Config, score: Score, settings: 
         decode.close()
 
 
-def _rows(
-    clip: Clip, score: Score, target: int, found: EvidenceMaps, cover: np.ndarray | None, steps: int
-) -> dict[str, dict[str, float | None]]:
+def _measured_under(config: Config, substrate: str | None) -> Config:
+    """The run's settings, but for what replaces voxels while maps are measured."""
+    if substrate is None:
+        return config
+    return make_config({**config.model_dump(), "score": {**config.score.model_dump(), "substrate": substrate}})
+
+
+def _subject(clip: Clip, target: int, config: Config, score: Score) -> Subject:
+    """A clip with its box, to be explained anew as the run did it: under its own substrate, whatever measures."""
+    return Subject(
+        clip=clip, box=score.box, target=target, perturb=config.perturb, score=config.score, refine=config.refine
+    )
+
+
+def _references(clip: Clip, score: Score, target: int) -> dict[str, np.ndarray]:
+    """Maps (t, y, x) that know nothing of the box."""
     names = [*REFERENCES, *(["motion"] if len(clip.frames) > 1 else [])]
-    others = {name: BASELINES[name](clip, score, target, 0, 0) for name in names}
-    against = -found["net"]
-    ranked = {OURS: found["net"], **others}
-    shown = {OURS: found["support"], **others}
-    # Removed first: the run's evidence against the target; a reference's own order; and where support is lowest.
-    removed = {OURS: against, **others, "lowest support": -found["support"]}
+    return {name: BASELINES[name](clip, score, target, 0, 0) for name in names}
+
+
+def _curves(
+    clip: Clip, score: Score, target: int, found: EvidenceMaps, cover: np.ndarray | None, steps: int
+) -> MapRows:
+    others = _references(clip, score, target)
+    ranked, shown = {OURS: found["net"], **others}, {OURS: found["support"], **others}
     curves = curves_for(len(clip.frames), steps)
-    rows: dict[str, dict[str, float | None]] = {name: {} for name in removed}
+    rows: MapRows = {}
     for name, values in ranked.items():
-        rows[name] |= measure_curves(clip, score, target, values, curves)
+        rows[name] = {**measure_curves(clip, score, target, values, curves)}
         rows[name]["average_drop"] = measure_drop(clip, score, target, shown[name])
-        if cover is not None:
-            rows[name] |= _against_truth(regrid(shown[name], cover.shape), cover)
-    for name, values in removed.items():
-        gain = measure_removal(clip, score, target, values)
-        flip = None if gain.flips is None else float(gain.flips)
-        rows[name] |= {"urg_prob": gain.prob, "urg_log_odds": gain.log_odds, "flip": flip}
+        rows[name] |= {} if cover is None else against_truth(shown[name], cover)
     return rows
 
 
-def _stability(clip: Clip, score: Score, target: int, config: Config, seeds: int) -> dict[str, dict[str, float]]:
+def _removal(clip: Clip, score: Score, wished: int, maps: EvidenceMaps) -> MapRows:
+    """What the wished class gains by each order of removal; `maps` are those of the wished class."""
+    removed = {
+        OURS: -maps["net"],
+        "F-TC": maps["f_tc"],
+        "F-NTC": maps["f_ntc"],
+        "lowest support": -maps["support"],
+        **_references(clip, score, wished),
+    }
+    rows: MapRows = {}
+    for name, values in removed.items():
+        gain = measure_removal(clip, score, wished, values)
+        flip = None if gain.flips is None else float(gain.flips)
+        numbers = (gain.prob, gain.log_odds, gain.z_t, gain.others, flip)
+        rows[name] = dict(zip(REMOVAL_METRICS, numbers, strict=True))
+    return rows
+
+
+def _stability(subject: Subject, score: Score, seeds: int) -> MapRows:
     """How the net maps of fresh seeds agree with each other, and how random maps do."""
     if seeds < 2:
         return {}
-    refine = Refine(config.refine)
     found: dict[str, list[np.ndarray]] = {OURS: [], "random": []}
-    for seed in range(config.seed + 1, config.seed + 1 + seeds):
-        settings = config.perturb.model_copy(update={"seed": seed})
-        perturb = Perturb(settings, config.refine.method, config.refine.prior, config.refine.parts)
-        (saliency,) = explain_clip(clip, perturb, score, refine, (target,))
-        found[OURS].append(saliency.output("log_odds")[0])
-        found["random"].append(BASELINES["random"](clip, score, target, 0, seed))
-    return {name: stability(maps) for name, maps in found.items()}
+    for seed in range(subject.perturb.seed + 1, subject.perturb.seed + 1 + seeds):
+        found[OURS].append(subject.explain(seed=seed).net)
+        found["random"].append(BASELINES["random"](subject.clip, score, subject.target, 0, seed))
+    return {name: {**stability(maps)} for name, maps in found.items()}
 
 
-def _against_truth(values: np.ndarray, cover: np.ndarray) -> dict[str, float | None]:
-    if not cover.any():
-        return {}  # the object is not in this clip
-    return {"energy": energy_in_mask(values, cover).ratio, "pointing": float(points_inside(values, cover))}
+def _merged(*parts: MapRows) -> MapRows:
+    """All numbers of each map, from parts that measured different things of it."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: {metric: v for part in parts for metric, v in part.get(name, {}).items()} for name in names}
 
 
 def spread(num_clips: int, wanted: int) -> list[int]:
     """At most `wanted` of the indices 0 .. num_clips - 1, evenly spread, both ends among them."""
     return [int(idx) for idx in np.unique(np.round(np.linspace(0, num_clips - 1, min(wanted, num_clips))))]
-
-
-def mask_files(folder: Path, source: VideoSource, num_frames: int) -> list[Path]:
-    """The mask of every frame of a source: the PNG files of DIR/NAME (NAME: the source's, without suffix), or of DIR.
-
-    Raises ConfigError when there is not one for every frame.
-    """
-    own = folder / Path(name_of(source.uri)).stem
-    files = sorted((own if own.is_dir() else folder).glob("*.png"))
-    if len(files) != num_frames:
-        raise ConfigError(
-            f"--masks {folder}",
-            f"{len(files)} masks for the {num_frames} frames of {source.uri}",
-            f"put one PNG per frame, in order, into {own}",
-        )
-    return files
-
-
-def read_mask(path: Path, source: VideoSource) -> Bool[np.ndarray, "h w"]:
-    """A mask: what is not black (palette pictures: not colour 0). Raises ConfigError for a size not the frame's."""
-    with Image.open(path) as picture:
-        values = np.asarray(picture if picture.mode == "P" else picture.convert("L"))
-        mask = values > (0 if picture.mode == "P" else 127)
-    if mask.shape != (source.height, source.width):
-        fact = f"the mask is {mask.shape[1]} x {mask.shape[0]}, the frames are {source.width} x {source.height}"
-        raise ConfigError(str(path), fact, "give masks of the size of the source")
-    return mask
-
-
-def _cover(files: Sequence[Path], clip: Clip, explanation: Explanation) -> np.ndarray:
-    masks = np.stack([read_mask(files[int(idx)], explanation.source) for idx in clip.frame_idx])
-    return cells_of(masks, explanation)
 
 
 def _maps_of(explanation: Explanation, clip: Clip) -> EvidenceMaps:

@@ -11,8 +11,9 @@ from pipeline.config import Config
 from pipeline.topology import build_score
 from stages.decode import Decode, DecodeRequest
 from stages.exchange import Subject
+from stages.faithfulness import untouched
 from stages.measure import ask
-from stages.records import Clip, MaskBatch, VideoSource
+from stages.records import Clip, VideoSource
 from stages.score import Score
 from stages.sources import find_sources, probe
 from stages.targets import mean_probabilities, resolve_targets
@@ -39,7 +40,7 @@ class Opened:
     def subjects(self, clips: Sequence[Clip]) -> list[Subject]:
         """What is explained of each clip: one class, to which words such as top1 refer over all of the clips."""
         config, score = self.config, self.score
-        answers = [ask(score, clip, [_whole(clip)])[0].values for clip in clips]
+        answers = [ask(score, clip, [untouched(clip.id)])[0].values for clip in clips]
         target = resolve_targets(config.target, mean_probabilities(np.concatenate(answers)), score.box.spec)[0]
         batch_size = config.score.batch_size or score.tune().batch_size
         return [
@@ -76,7 +77,3 @@ def opened(config: Config, uri: str) -> Iterator[Opened]:
         yield Opened(config=config, source=source, score=score)
     finally:
         score.close()
-
-
-def _whole(clip: Clip) -> MaskBatch:
-    return MaskBatch(clip_id=clip.id, round_idx=0, ids=np.arange(1), grids=np.full((1, 1, 1, 1), 255, np.uint8))

@@ -116,6 +116,11 @@ def curve_masks(
     return MaskBatch(clip_id=clip_id, round_idx=0, ids=np.arange(len(counts)), grids=grids)
 
 
+def untouched(clip_id: ClipId) -> MaskBatch:
+    """One mask that replaces nothing: what the box says of the clip as it is."""
+    return MaskBatch(clip_id=clip_id, round_idx=0, ids=np.arange(1), grids=np.full((1, 1, 1, 1), 255, np.uint8))
+
+
 def map_mask(values: Float[np.ndarray, "t y x"], clip_id: ClipId) -> MaskBatch:
     """One mask: the map itself, its positive part scaled to [0, 1]; what average drop asks about."""
     positive = np.clip(values, 0, None)

@@ -15,6 +15,7 @@ from stages.faithfulness import (
     map_mask,
     removal_gain,
     target_probability,
+    untouched,
 )
 from stages.records import Clip, MaskBatch, Scores
 from stages.score import Score, ScoreRequest
@@ -23,6 +24,22 @@ from stages.score import Score, ScoreRequest
 def ask(score: Score, clip: Clip, batches: Sequence[MaskBatch]) -> tuple[Scores, ...]:
     """Scores of all the batches, in their order, in one request."""
     return score.process(ScoreRequest(batches=tuple(batches), clips={clip.id: clip})).scores
+
+
+def two_first(score: Score, clip: Clip) -> tuple[int, int]:
+    """The first and the second answer to the untouched clip."""
+    values = ask(score, clip, [untouched(clip.id)])[0].values[0]
+    first, second = np.argsort(-values, kind="stable")[:2]
+    return int(first), int(second)
+
+
+def wished_class(score: Score, clip: Clip, target: int) -> int:
+    """The class whose gain is measured: the target, or the runner-up where the target is the clip's first answer.
+
+    What is the first answer already cannot become it, and hardly anything of the clip speaks against it.
+    """
+    first, second = two_first(score, clip)
+    return second if target == first else target
 
 
 def measure_curves(
@@ -38,8 +55,8 @@ def measure_curves(
 
 def measure_drop(clip: Clip, score: Score, target: int, values: Float[np.ndarray, "t y x"]) -> float:
     """Average drop of one clip: only the map's positive part is shown."""
-    whole = MaskBatch(clip_id=clip.id, round_idx=0, ids=np.arange(1), grids=np.full((1, 1, 1, 1), 255, np.uint8))
-    before, after = (target_probability(s, target)[0] for s in ask(score, clip, [whole, map_mask(values, clip.id)]))
+    answers = ask(score, clip, [untouched(clip.id), map_mask(values, clip.id)])
+    before, after = (target_probability(scores, target)[0] for scores in answers)
     return average_drop(float(before), float(after))
 
 

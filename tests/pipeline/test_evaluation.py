@@ -1,6 +1,7 @@
 """A small run is measured against its model, its truth and another run."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,21 @@ from small_runs import SIZE, explain, write_scene
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.cli_tables import console
 from pipeline.comparison import compare_runs
-from pipeline.evaluation import Settings, evaluate_run, mask_files, read_mask, spread, summarise
+from pipeline.evaluation import REMOVAL_METRICS, Settings, evaluate_run, spread, summarise
+from pipeline.evaluation_tables import print_comparison, print_evaluation
 from pipeline.manifest import RunFolder
 from pipeline.results import read_explanations
+from pipeline.truth import mask_files, read_mask
 from pipeline.verify import verify_run
 from stages.errors import ConfigError, ManifestError
 
 pytestmark = pytest.mark.slow
 
 NUM_FRAMES = 16
+HINDERED = Path(__file__).with_name("hindered_box.py")
+REFERENCES = {"random", "centre", "motion"}
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +76,90 @@ def test_the_true_quadrant_holds_the_support(content: dict[str, Any]) -> None:
 def test_removing_what_speaks_against_gains_more_than_chance(content: dict[str, Any]) -> None:
     gains = content["summary"]["urg_log_odds"]
     assert gains["map"]["mean"] > gains["random"]["mean"]
-    assert "lowest support" in gains
-    # The target is the first answer of every clip: nothing can flip.
-    assert "flip" not in content["summary"]
+    assert set(gains) == {"map", "F-TC", "F-NTC", "lowest support", *REFERENCES}
+
+
+@pytest.fixture(scope="module")
+def hindered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs on a box whose second answer has known evidence against it: for the first answer, and for the second."""
+    folder = tmp_path_factory.mktemp("hindered")
+    scene = write_scene(folder / "scene.mp4", NUM_FRAMES)
+    for target in ("top1", "second"):
+        settings: dict[str, object] = {"budget": 96, "substrate": "mean", "model__name": f"python:{HINDERED}:make"}
+        explain(folder / target, scene, target=target, **settings)
+    return folder
+
+
+def test_removal_is_measured_for_the_runner_up_and_each_kind_does_its_own(hindered: Path) -> None:
+    content = evaluate_run(hindered / "top1", Settings(num_clips=4, steps=4))
+    clips = content["clips"]
+    assert [(clip["target"], clip["wished_idx"], clip["wished"]) for clip in clips] == [("rival", 0, "hindered")] * 4
+    mean = {m: {name: found["mean"] for name, found in content["summary"][m].items()} for m in REMOVAL_METRICS}
+    # What denies the class goes: its own score rises; what speaks for the rival goes: the rival's falls. Nothing else.
+    assert mean["urg_z_t"]["F-TC"] > 0.6 > 0.1 > abs(mean["urg_z_t"]["F-NTC"])
+    assert mean["urg_others"]["F-NTC"] > 0.6 > 0.1 > abs(mean["urg_others"]["F-TC"])
+    assert mean["urg_log_odds"]["map"] > max(0.8, mean["urg_log_odds"]["lowest support"])
+    assert {name: mean["flip"][name] for name in ("map", "F-TC", "F-NTC", *REFERENCES)} == {
+        "map": 1.0,
+        "F-TC": 1.0,
+        "F-NTC": 1.0,
+        **dict.fromkeys(REFERENCES, 0.0),
+    }
+
+
+@pytest.mark.parametrize("substrate", [None, "blur"])
+def test_a_clip_explained_for_its_runner_up_has_the_map_of_a_run_for_that_class(
+    hindered: Path, substrate: str | None
+) -> None:
+    """The run for the second answer measures what it has stored; the other must find the same maps anew."""
+    fresh, stored = (
+        evaluate_run(hindered / target, Settings(num_clips=2, steps=4, substrate=substrate))
+        for target in ("top1", "second")
+    )
+    assert {clip["target"] for clip in stored["clips"]} == {clip["wished"] for clip in fresh["clips"]} == {"hindered"}
+    for ours, theirs in zip(fresh["clips"], stored["clips"], strict=True):
+        for name, row in theirs["maps"].items():
+            for metric in REMOVAL_METRICS:
+                assert ours["maps"][name][metric] == pytest.approx(row[metric], abs=1e-4), (name, metric)
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_no_column_is_lost_on_a_narrow_screen(
+    hindered: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "width", width)
+    content = evaluate_run(hindered / "top1", Settings(num_clips=2, steps=4, seeds=2))
+    print_evaluation(content)
+    shown = capsys.readouterr().out
+    for words in ("this run", "95 %", *REFERENCES, "F-TC alone", "F-NTC alone", "lowest support", "hindered (2 clips)"):
+        assert words in shown, words
+    for columns in content["summary"].values():
+        for found in columns.values():
+            assert f" {found['mean']:.3f}" in shown
+    assert "…" not in shown
+    if width == 80:
+        assert max(map(len, shown.splitlines())) <= width
+
+
+def test_one_clip_has_no_interval(hindered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_evaluation(evaluate_run(hindered / "top1", Settings(num_clips=1, steps=4)))
+    (insertion,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("insertion AUC"))
+    assert [cell.strip() for cell in insertion.split("│")][2] == "–"
+    print_comparison(compare_runs(hindered / "top1", hindered / "top1"))
+    (insertion,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("insertion AUC"))
+    assert [cell.strip() for cell in insertion.split("│")][3:5] == ["+0.000", "–"]
+
+
+def test_gains_of_different_classes_are_not_compared(folder: Path, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    shutil.copytree(folder / "a", one)
+    content = evaluate_run(one, Settings(num_clips=3, steps=4))
+    shutil.copytree(one, other)
+    content["clips"][0]["wished_idx"] += 1
+    (other / "evaluation.json").write_text(json.dumps(content))
+    found = compare_runs(one, other)["differences"]
+    assert found["urg_log_odds"]["difference"]["num"] == found["flip"]["difference"]["num"] == 2
+    assert found["insertion"]["difference"]["num"] == 3
 
 
 def test_the_numbers_lie_in_the_run_and_the_run_still_verifies(folder: Path, content: dict[str, Any]) -> None:

@@ -18,12 +18,13 @@ from stages.faithfulness import (
     removal_gain,
     unit_grid,
 )
-from stages.measure import measure_curves, measure_drop, measure_removal
+from stages.measure import measure_curves, measure_drop, measure_removal, two_first, wished_class
 from stages.records import ClipId, MaskBatch, Scores
 
 CLIP = ClipId("v", 0)
 CORNER = (slice(0, 8), slice(0, 16), slice(0, 16))
 SMALL_CORNER = (slice(0, 8), slice(16, 24), slice(16, 24))
+OTHER_CORNER = (slice(0, 8), slice(16, 24), slice(0, 8))
 
 
 def scores_of_probabilities(p: list[float]) -> Scores:
@@ -119,6 +120,31 @@ def test_removing_what_speaks_against_the_target_gains_and_flips() -> None:
     # The rival's box is 1/16 of the clip: removing it leaves the target's own score as it is.
     assert abs(against.z_t) < 0.2 * against.others
     assert measure_removal(clip, score, 1, box.truth(0)).flips is None
+
+
+def test_each_kind_alone_moves_its_own_part_of_the_log_odds_and_flips() -> None:
+    """Class 0 has 4 - 2 = 2 against 2.6: either what denies it (F-TC) or what speaks for 1 (F-NTC) must go."""
+    clip = textured_clip()
+    evidence = {0: [(CORNER, 4.0), (OTHER_CORNER, -2.0)], 1: [(SMALL_CORNER, 2.6)]}
+    box = PlantedBox(clip, evidence, num_classes=2)
+    score = scorer(box)
+    f_tc, f_ntc = np.maximum(-box.truth(0), 0), np.maximum(box.truth(1), 0)
+    own, others = (measure_removal(clip, score, 0, values) for values in (f_tc, f_ntc))
+    # The texture's mean leaves half of a place: all of it gone is worth 1 and 1.3, and a curve begins with none gone.
+    assert 0.5 < own.z_t < 1.0
+    assert 0.65 < others.others < 1.3
+    # A place is 1/16 of the clip, Q 1/5: what goes when the place is gone is chance.
+    assert abs(others.z_t) < 0.2 * others.others
+    assert abs(own.others) < 0.2 * own.z_t
+    assert own.flips is others.flips is True
+    assert measure_removal(clip, score, 0, np.random.default_rng(0).random(f_tc.shape)).flips is False
+
+
+def test_the_runner_up_is_wished_for_where_the_target_is_the_first_answer() -> None:
+    clip = textured_clip()
+    score = scorer(PlantedBox(clip, {0: [(CORNER, 1.0)], 1: [(CORNER, 3.0)], 2: [(CORNER, 2.0)]}))
+    assert two_first(score, clip) == (1, 2)
+    assert [wished_class(score, clip, target) for target in (0, 1, 2)] == [0, 2, 2]
 
 
 def test_a_hand_worked_removal_gain() -> None:

@@ -133,7 +133,7 @@ def cases(num: int, data: Path | None) -> Iterator[Case]:
 
 def verdict(evidence: Evidence, target: int) -> bool:
     request = RefineRequest(evidence=evidence, targets=(target,))
-    return Refine(RefineConfig()).process(request).maps[0].fidelity["log_odds"].is_reliable
+    return Refine(RefineConfig()).process(request).maps[0].is_reliable
 
 
 def noise_verdicts(num: int) -> dict[str, dict[str, list[int]]]:

@@ -44,7 +44,7 @@ def clip_row(info: ClipInfo, saliency: SaliencyMap, label_of: LabelOf, seconds: 
         "coverage": fidelity.coverage,
         "q2_z_t": saliency.fidelity["z_t"].q2,
         "q2_lse_n": saliency.fidelity["lse_n"].q2,
-        "is_reliable": fidelity.is_reliable,
+        "is_reliable": saliency.is_reliable,
         "method": saliency.method,
         "evaluations": saliency.num_evaluations,
         "stop_reason": saliency.stop_reason,

@@ -32,7 +32,7 @@ class Tally:
         self._q2 += fidelity.q2
         self._coverage += fidelity.coverage
         self._num_clips += 1
-        self._num_reliable += fidelity.is_reliable
+        self._num_reliable += saliency.is_reliable
         self._evaluations += saliency.num_evaluations
         self._stop_reasons[saliency.stop_reason] += 1
         self._method = saliency.method

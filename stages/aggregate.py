@@ -54,7 +54,7 @@ class Stitcher:
         self._last_clip = info.id.clip_idx
         self._outputs, self._grid = saliency.outputs, saliency.mean.shape[2:]
         final = self._close_before(info.covers[0])
-        is_reliable = saliency.fidelity["log_odds"].is_reliable
+        is_reliable = saliency.is_reliable
         for frame_idx, mean, var in frame_slices(info, saliency):
             precision = 1.0 / np.maximum(var, MIN_VAR)
             if frame_idx in self._open:

@@ -37,8 +37,8 @@ class Explained:
 
     @property
     def is_reliable(self) -> bool:
-        """The verdict on the log-odds map."""
-        return self.saliency.fidelity["log_odds"].is_reliable
+        """The verdict on the clip's maps."""
+        return self.saliency.is_reliable
 
     @property
     def log_odds(self) -> Float[np.ndarray, " n"]:

@@ -172,7 +172,7 @@ def _row(trials: Sequence[Trial]) -> Row:
         substrate=name,
         skill=float(np.mean([found.skill for found in fidelity])),
         log_bayes=float(np.mean([found.log_bayes for found in fidelity])),
-        num_reliable=sum(found.is_reliable for found in fidelity),
+        num_reliable=sum(trial.explained.is_reliable for trial in trials),
         own=float(np.mean([trial.insertion[name] for trial in trials])),
         others=float(np.mean(others)),
         p_shown=float(np.mean([trial.p_shown for trial in trials])),

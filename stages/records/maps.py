@@ -21,7 +21,7 @@ class Fidelity:
     """How far a map can be trusted, from held-out masks (docs/method.md, 3); of the default method, its first look.
 
     q2: leave-one-out predictive R^2 (1 is perfect, 0 is no better than the mean). coverage: share of held-out scores
-    inside their 90 % interval. `is_reliable` is the verdict that the report prints; it rests on `skill`, the share of
+    inside their 90 % interval. `is_reliable` is the verdict on one output; it rests on `skill`, the share of
     the squared error beyond the keep-fraction that the map explains, and `log_bayes`, the evidence for it over no map.
     Tables do not carry these two: NaN where a map is read back.
     """
@@ -58,6 +58,14 @@ class SaliencyMap:
         expect(self.mean.ndim == 4 and self.mean.shape == self.var.shape, "SaliencyMap", "mean and var: O Gt Gh Gw")
         expect(len(self.outputs) == len(self.mean), "SaliencyMap", "one name for every output")
         expect(bool(np.isfinite(self.mean).all() and (self.var >= 0).all()), "SaliencyMap", "finite, var >= 0")
+
+    @property
+    def is_reliable(self) -> bool:
+        """The verdict on the whole: whether any of z_t, lse_n and log_odds is predicted by its map.
+
+        What saturates can hide in one of them: where the rivals of a sure target wander, its own score still tells.
+        """
+        return any(self.fidelity[name].is_reliable for name in OUTPUTS)
 
     def output(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance (Gt Gh Gw each) of one output."""

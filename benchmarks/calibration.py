@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-from benchmarks.known_boxes import FIRST_SEED, KINDS, SHAPE, Planted, noise_clip, noise_scores
+from benchmarks.known_boxes import FIRST_SEED, KINDS, SHAPE, draw_box, noise_clip, noise_scores
+from benchmarks.planted import scorer
 from benchmarks.predictive import predict
 from benchmarks.real_subjects import cuts, pictures, sequences
 from benchmarks.subjects import EVALUATION_SEEDS, demo_subjects
@@ -113,8 +114,8 @@ def ask(model: str, clip: Clip, score: Score, target: int, budget: int = max(BUD
 
 def cases(num: int, data: Path | None) -> Iterator[Case]:
     for idx in range(num):
-        planted = Planted.draw(FIRST_SEED + idx)
-        yield ask("planted", planted.clip, planted.score(), 0)
+        planted = draw_box(FIRST_SEED + idx)
+        yield ask("planted", planted.clip, scorer(planted), 0)
     for subject in demo_subjects(EVALUATION_SEEDS, num):
         yield ask("demo", subject.clip, subject.score, subject.target)
     if data is None:
@@ -160,9 +161,9 @@ def planted_verdicts(num: int) -> dict[str, list[int]]:
     """By budget: how many of how many planted boxes were called reliable."""
     found = {str(budget): [0, 0] for budget in BUDGETS}
     for idx in range(num):
-        planted = Planted.draw(FIRST_SEED + 10_000 + idx)
+        planted = draw_box(FIRST_SEED + 10_000 + idx)
         perturb = Perturb(PerturbConfig(budget=max(BUDGETS), seed=FIRST_SEED))
-        evidence = score_clip(planted.clip, perturb, planted.score())
+        evidence = score_clip(planted.clip, perturb, scorer(planted))
         for budget in BUDGETS:
             found[str(budget)][0] += verdict(prefix(evidence, budget), 0)
             found[str(budget)][1] += 1

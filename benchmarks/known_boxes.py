@@ -1,17 +1,15 @@
-"""Boxes of which it is known whether they look at anything: planted evidence, and answers that are noise."""
+"""Boxes that the benchmarks draw: planted evidence (`planted.py`), and answers that are noise."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 import torch
 
+from benchmarks.planted import Cuboid, PlantedBox, bent, scorer
 from benchmarks.subjects import Half, Subject, cover_on_grid, plain_clip
-from stages.box import BoxSpec
 from stages.masks import grid_for
 from stages.records import Clip, ClipId
-from stages.score import Score, ScoreConfig
 
 FIRST_SEED = 700_000
 KINDS = ("constant", "normal", "student t, 2 df", "cauchy", "trend and noise", "trend and student t")
@@ -19,98 +17,52 @@ SHAPE = (8, 24, 24)
 SUBSTRATE = "mean"
 # How planted evidence for and against a class comes together.
 FORMS = ("additive", "interaction", "saturation")
-Cuboid = tuple[slice, ...]
+Evidence = dict[int, list[tuple[Cuboid, float]]]
 
 
-@dataclass(eq=False)
-class Planted:
-    """A box whose evidence lies in some cuboids of a clip of noise: gains, size, bend and noise are drawn."""
+def draw_box(seed: int) -> PlantedBox:
+    """A box with support for class 0, perhaps more: gains, sizes, classes, saturation and noise are drawn."""
+    rng = np.random.default_rng([FIRST_SEED, seed])
+    num_classes = int(rng.integers(2, 11))
+    evidence: Evidence = {0: [(_cuboid(rng), float(rng.uniform(2, 6)))]}
+    for _ in range(int(rng.integers(0, 4))):
+        gain = float(rng.uniform(1, 6) * rng.choice([-1, 1]))
+        evidence.setdefault(int(rng.integers(0, num_classes)), []).append((_cuboid(rng), gain))
+    clip, bend = noise_clip(rng, seed), float(rng.choice([0.0, 2.0, 5.0]))
+    return _noisy(clip, evidence, seed, num_classes, bend, noise_std=float(rng.choice([0.0, 0.05, 0.15])))
 
-    clip: Clip
-    parts: list[tuple[int, Cuboid, float]]
-    num_classes: int
-    bend: float
-    noise: torch.Generator
-    noise_std: float
-    pairs: list[tuple[int, Cuboid, Cuboid, float]] = field(default_factory=list)  # both must be shown
-    substrate: str = SUBSTRATE
-    device = torch.device("cpu")
-    weights_sha256 = "planted"
 
-    @classmethod
-    def draw(cls, seed: int) -> "Planted":
-        rng = np.random.default_rng([FIRST_SEED, seed])
-        num_classes = int(rng.integers(2, 11))
-        parts = [(0, _cuboid(rng), float(rng.uniform(2, 6)))]  # the target has support, perhaps more
-        for _ in range(int(rng.integers(0, 4))):
-            gain = float(rng.uniform(1, 6) * rng.choice([-1, 1]))
-            parts.append((int(rng.integers(0, num_classes)), _cuboid(rng), gain))
-        return cls(
-            clip=noise_clip(rng, seed),
-            parts=parts,
-            num_classes=num_classes,
-            bend=float(rng.choice([0.0, 2.0, 5.0])),
-            noise=torch.Generator().manual_seed(seed),
-            noise_std=float(rng.choice([0.0, 0.05, 0.15])),
-        )
+def undesirable_box(form: str, seed: int, clip: Clip) -> PlantedBox:
+    """Support, F-TC and F-NTC for class 0 in places apart, the last being support for class 1.
 
-    @classmethod
-    def undesirable(cls, form: str, seed: int, clip: Clip, substrate: str) -> "Planted":
-        """Support, F-TC and F-NTC for class 0 in places apart; with `interaction` the last two need two places each,
-        with `saturation` scores are bent at about half of what the parts add up to."""
-        rng = np.random.default_rng([FIRST_SEED, FORMS.index(form), seed])
-        support, hinders, hinders_too, speaks, speaks_too = _apart(rng, clip.shape, 5)
-        gains = [float(gain) for gain in rng.uniform(3, 6, 3)]
-        parts, pairs = [(0, support, gains[0])], []
-        if form == "interaction":
-            pairs = [(0, hinders, hinders_too, -2 * gains[1]), (1, speaks, speaks_too, 2 * gains[2])]
-        else:
-            parts += [(0, hinders, -gains[1]), (1, speaks, gains[2])]
-        return cls(
-            clip=clip,
-            parts=parts,
-            num_classes=5,
-            bend=2.0 if form == "saturation" else 0.0,
-            noise=torch.Generator().manual_seed(seed),
-            noise_std=0.05,
-            pairs=pairs,
-            substrate=substrate,
-        )
+    With `interaction` the last two need two places each, with `saturation` scores are bent at about half of what the
+    parts add up to.
+    """
+    rng = np.random.default_rng([FIRST_SEED, FORMS.index(form), seed])
+    support, hinders, hinders_too, speaks, speaks_too = _apart(rng, clip.shape, 5)
+    gains = [float(gain) for gain in rng.uniform(3, 6, 3)]
+    evidence: Evidence = {0: [(support, gains[0])]}
+    pairs = {}
+    if form == "interaction":
+        pairs = {0: [(hinders, hinders_too, -2 * gains[1])], 1: [(speaks, speaks_too, 2 * gains[2])]}
+    else:
+        evidence = {0: [(support, gains[0]), (hinders, -gains[1])], 1: [(speaks, gains[2])]}
+    box = _noisy(clip, evidence, seed, num_classes=5, bend=2.0 if form == "saturation" else 0.0, noise_std=0.05)
+    box.pairs = pairs
+    return box
 
-    def places(self, class_idx: int, sign: int) -> np.ndarray:
-        """The pixels that speak for (1) or against (-1) a class, t y x."""
-        found = np.zeros(self.clip.shape, bool)
-        known = [*self.parts, *((k, place, gain) for k, *both, gain in self.pairs for place in both)]
-        for k, place, gain in known:
-            if k == class_idx and gain * sign > 0:
-                found[place] = True
-        return found
 
-    @property
-    def spec(self) -> BoxSpec:
-        t, h, w = self.clip.shape
-        return BoxSpec(name="planted", clip_len=t, height=h, width=w, resize="squash", batch_size=32)
-
-    def to(self, device: torch.device) -> "Planted":
-        return self
-
-    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        original = torch.from_numpy(self.clip.frames.copy()).float() / 255
-        kept = 1 - (frames - original).abs().mean(2)
-        logits = torch.zeros(len(frames), self.num_classes)
-        for k, place, gain in self.parts:
-            logits[:, k] += gain * kept[(slice(None), *place)].mean((1, 2, 3))
-        for k, one, other, gain in self.pairs:
-            both = [kept[(slice(None), *place)].mean((1, 2, 3)) for place in (one, other)]
-            logits[:, k] += gain * both[0] * both[1]
-        # Noise before the bend: a box that is saturated is quiet as well, so that its evidence is not drowned.
-        logits = logits + self.noise_std * torch.randn(logits.shape, generator=self.noise)
-        return self.bend * torch.tanh(logits / self.bend) if self.bend else logits
-
-    def score(self) -> Score:
-        found = Score(ScoreConfig.model_validate({"device": "cpu", "substrate": self.substrate}), lambda: self)
-        found.setup()
-        return found
+def _noisy(clip: Clip, evidence: Evidence, seed: int, num_classes: int, bend: float, noise_std: float) -> PlantedBox:
+    """`bend` 0: no saturation."""
+    return PlantedBox(
+        clip,
+        evidence,
+        num_classes,
+        squash=bent(bend) if bend else lambda z: z,
+        noise_std=noise_std,
+        noise=torch.Generator().manual_seed(seed),
+        batch_size=32,
+    )
 
 
 def _apart(rng: np.random.Generator, shape: tuple[int, int, int], num: int) -> list[Cuboid]:
@@ -143,9 +95,9 @@ def planted_subjects(half: Half, num: int) -> Iterator[Subject]:
     for form in FORMS:
         for seed in range(first, first + num):
             clip = noise_clip(np.random.default_rng([seed]), seed)
-            box = Planted.undesirable(form, seed, clip, SUBSTRATE)
+            box = undesirable_box(form, seed, clip)
             truth = cover_on_grid(box.places(0, 1), grid_for(clip.shape))
-            yield Subject(name=f"{form}-{seed}", clip=clip, score=box.score(), target=0, wished=1, truth=truth)
+            yield Subject(name=f"{form}-{seed}", clip=clip, score=scorer(box), target=0, wished=1, truth=truth)
 
 
 def noise_scores(kind: str, keep: np.ndarray, seed: int) -> np.ndarray:

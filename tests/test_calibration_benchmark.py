@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.known_boxes import FIRST_SEED, KINDS, Planted, noise_scores
+from benchmarks.known_boxes import FIRST_SEED, KINDS, draw_box, noise_scores
 from benchmarks.predictive import predict
 from stages.gp import Design
 from stages.kernels import Kernel, kron_apply, matern32
@@ -60,12 +60,11 @@ def test_intervals_cover_ninety_percent_of_what_the_process_itself_makes():
 
 
 def test_planted_boxes_are_drawn_again_from_their_seed():
-    one, again, other = (Planted.draw(FIRST_SEED + seed) for seed in (1, 1, 2))
+    one, again, other = (draw_box(FIRST_SEED + seed) for seed in (1, 1, 2))
     frames = torch.from_numpy(one.clip.frames.copy()).float()[None] / 255
     assert torch.equal(one(frames), again(frames))
-    assert one.parts != other.parts
-    assert all(part[2] > 0 for part in (one.parts[0], other.parts[0]))
-    assert one.parts[0][0] == 0  # the target has support
+    assert one.evidence != other.evidence
+    assert all(box.evidence[0][0][1] > 0 for box in (one, other))  # the target has support
 
 
 @pytest.mark.parametrize("kind", KINDS)

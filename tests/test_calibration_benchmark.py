@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.calibration import verdict
 from benchmarks.known_boxes import FIRST_SEED, KINDS, draw_box, noise_scores
+from benchmarks.planted import scorer
 from benchmarks.predictive import predict
 from stages.gp import Design
 from stages.kernels import Kernel, kron_apply, matern32
+from stages.perturb import Perturb, PerturbConfig
+from stages.refine import Refine, RefineConfig, RefineRequest
+from stages.single import score_clip
 
 GRID = (3, 6, 6)
 KERNEL = Kernel(time=0.4, space=0.3, noise=0.3)
@@ -65,6 +70,15 @@ def test_planted_boxes_are_drawn_again_from_their_seed():
     assert torch.equal(one(frames), again(frames))
     assert one.evidence != other.evidence
     assert all(box.evidence[0][0][1] > 0 for box in (one, other))  # the target has support
+
+
+def test_a_saturated_box_is_heard_where_its_own_score_tells_though_the_log_odds_do_not():
+    planted = draw_box(FIRST_SEED + 50_015)  # bent; of its log-odds 64 masks do not know enough
+    evidence = score_clip(planted.clip, Perturb(PerturbConfig(budget=64, seed=901)), scorer(planted))
+    saliency = Refine(RefineConfig()).process(RefineRequest(evidence=evidence, targets=(0,))).maps[0]
+    assert not saliency.fidelity["log_odds"].is_reliable
+    assert saliency.fidelity["z_t"].is_reliable
+    assert verdict(evidence, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

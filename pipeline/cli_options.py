@@ -9,7 +9,9 @@ import typer
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-Method = Annotated[str | None, typer.Option(help="gp, borex, rise, centred-rise, occlusion or mask-optimisation.")]
+Method = Annotated[
+    str | None, typer.Option(help="gp, borex, rise, centred-rise, occlusion, lime, kernel-shap or mask-optimisation.")
+]
 Prior = Annotated[
     str | None, typer.Option(help="Initial map that is refined: none, rise, previous, FILE.npz, captum:NAME[@LAYER].")
 ]

@@ -129,6 +129,7 @@ def cell_map(name: str, ask: Ask, target: int, grid: Grid, evaluations: int, see
 
 
 def _seed(spec: AttributionSpec, clip_id: ClipId, question: Question) -> int:
-    """A seed for each question, whichever round or batch it comes in."""
-    draws = clip_rng(spec.seed, clip_id, round_idx=question.class_idx).integers(2**31, size=4)
+    """A seed for each question, whichever round or batch it comes in; methods on cells ask all classes alike."""
+    class_idx = 0 if question.kind == "saliency" else question.class_idx
+    draws = clip_rng(spec.seed, clip_id, round_idx=class_idx).integers(2**31, size=4)
     return int(draws[("saliency", "support", "f_tc", "f_ntc").index(question.kind)])

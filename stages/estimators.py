@@ -1,11 +1,12 @@
 """From masks and scores to a map: the Gaussian process, RISE, centred RISE, occlusion, BOREx, behind one signature.
 
 Every map is in score per voxel. The comparators know only relative importance; theirs is brought to that unit by the
-one factor that makes it predict the scores best (least squares): ranks are untouched, units become comparable.
+one factor that makes it predict the scores best (least squares): ranks are untouched, units become comparable. Methods
+whose maps are asked of the scorer have theirs in `asked_maps.py`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -18,7 +19,6 @@ from stages.focus import focused
 from stages.gp import Posterior
 from stages.kernels import KernelEvidence
 from stages.masks import Grid
-from stages.questions import Kind, Question
 from stages.records import OUTPUTS, Evidence
 
 # Below this total weight a voxel was never asked about (RISE divides by it).
@@ -110,10 +110,7 @@ def borex(evidence: Evidence, asked: Bool[np.ndarray, " n"], y: Float64[np.ndarr
     if not len(told.y):
         raise NumericsError("budget", "no window was asked about", "raise --budget")
     found = refined_map(windows_of(grid_of(evidence)), told, prior_of(evidence), seed, evidence.clip_id)
-    maps = np.tile(found.reshape(1, -1), (y.shape[1], 1))
-    # What speaks for the target may well speak against others.
-    follows = np.isin(np.arange(len(maps)), [OUTPUTS.index("z_t"), OUTPUTS.index("log_odds")])
-    return calibrated(rows_of(evidence)[asked], y, maps, evidence, keeps_sign=follows)
+    return by_factors(rows_of(evidence)[asked], y, found.reshape(-1), evidence)
 
 
 def borex_answers(
@@ -141,44 +138,6 @@ ESTIMATORS: dict[str, Estimator] = {
     "occlusion": occlusion,
     "borex": borex,
 }
-
-
-def optimised(
-    evidence: Evidence,
-    asked: Bool[np.ndarray, " n"],
-    y: Float64[np.ndarray, "m o"],
-    *,
-    target: int,
-    rivals: tuple[int, ...] = (),
-) -> Estimate:
-    """The optimised masks (`optimised.py`) as maps: z_t = support - F-TC, lse_n = F-NTC, and each named rival's.
-
-    A mask's map is 1 - m, scaled so that it sums to the change of the score that removing it made. Such a mask knows no
-    uncertainty; variance and verdict are those of the other comparators: how well the map predicts masks that it has
-    not seen.
-    """
-    untouched = np.concatenate([scores.values for scores in evidence.scores])[:1].astype(np.float64)
-
-    def part(kind: Kind, class_idx: int) -> Float64[np.ndarray, " g"]:
-        found = evidence.attributed(Question(kind=kind, class_idx=class_idx))
-        if found is None:
-            raise NumericsError(
-                str(evidence.clip_id), "no mask was optimised for this class", "explain it in a new run"
-            )
-        hidden, scores = found[0].astype(np.float64).reshape(-1), found[1].astype(np.float64)[None]
-        change = _optimised_score(untouched, kind, class_idx) - _optimised_score(scores, kind, class_idx)
-        return np.asarray(hidden * (max(change, 0.0) / max(hidden.sum(), MIN_COVERAGE)))
-
-    z_t, lse_n = part("support", target) - part("f_tc", target), part("f_ntc", target)
-    maps = np.stack([z_t, lse_n, z_t - lse_n, *(part("support", rival) for rival in rivals)])
-    return replace(calibrated(rows_of(evidence)[asked], y, maps, evidence), mean=maps)
-
-
-def _optimised_score(scores: Float64[np.ndarray, "1 k"], kind: Kind, class_idx: int) -> float:
-    """What the optimisation made smaller (`optimised.evidence_score`, here on what the journal holds)."""
-    if kind == "f_ntc":
-        return float(logsumexp(np.delete(scores, class_idx, axis=1), axis=1)[0])
-    return float(scores[0, class_idx]) * (-1 if kind == "f_tc" else 1)
 
 
 def _prior_details(posterior: Posterior) -> dict[str, float | str]:
@@ -242,6 +201,19 @@ def calibrated(
         log_bayes=log_bayes,
         details={},
     )
+
+
+def by_factors(
+    rows: Float64[np.ndarray, "n g"],
+    y: Float64[np.ndarray, "n o"],
+    values: Float64[np.ndarray, " g"],
+    evidence: Evidence,
+) -> Estimate:
+    """One map of how probable the target is, for all outputs: they differ by the factor that fits each best."""
+    maps = np.tile(values, (y.shape[1], 1))
+    # What speaks for the target may well speak against others.
+    follows = np.isin(np.arange(len(maps)), [OUTPUTS.index("z_t"), OUTPUTS.index("log_odds")])
+    return calibrated(rows, y, maps, evidence, keeps_sign=follows)
 
 
 def _slopes(rows: Float64[np.ndarray, "n g"], y: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " g"]:

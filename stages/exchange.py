@@ -17,7 +17,7 @@ from stages.gp import Design
 from stages.masks import NUM_ANCHORS
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import Clip, Evidence, MaskBatch, SaliencyMap
-from stages.refine import Refine, RefineConfig, RefineRequest
+from stages.refine import Refine, RefineConfig
 from stages.score import Score, ScoreConfig, ScoreRequest
 from stages.single import explain_evidence, score_clip
 from stages.statistics import rank_agreement
@@ -81,9 +81,11 @@ class Subject:
             evidence, maps = explain_evidence(clip, first, score, refine, (target,))
         else:
             refine = Refine(self.refine.model_copy(update={"tolerance": 0.0, "adaptive_share": 0.0}))
+            # Maps that are asked inside have to be asked anew; the masks behind them are the bank's, as they were.
+            masks = masks if self.refine.asks_inside is None else masks[:1]
             answers = score.process(ScoreRequest(batches=masks, clips={clip.id: clip})).scores
             evidence = Evidence(clip_id=clip.id, masks=masks, scores=answers, content=clip.content)
-            maps = refine.process(RefineRequest(evidence=evidence, targets=(target,))).maps
+            evidence, maps = explain_evidence(clip, evidence, score, refine, (target,))
         return Explained(evidence=evidence, saliency=maps[0])
 
     def scorer(self, box: BlackBox | None = None, *, substrate: str | None = None, seed: int | None = None) -> Score:

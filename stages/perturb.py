@@ -9,7 +9,7 @@ from stages.base import Settings
 from stages.masks import NUM_ANCHORS, grid_for
 from stages.parts import WHOLE, Parts
 from stages.priors import RISE_FAMILY, RISE_MASKS
-from stages.questions import MASK_OPTIMISATION, is_captum
+from stages.questions import ASKED_METHODS, is_captum
 from stages.records import BankSpec, ClipInfo, MaskBatch
 
 MaskFamily = Literal[
@@ -23,11 +23,11 @@ FAMILY_OF_METHOD = {
     "centred-rise": "rise",
     "occlusion": "occlusion",
     "borex": RISE_FAMILY,
-    MASK_OPTIMISATION: "mixture",
+    **dict.fromkeys(ASKED_METHODS, "mixture"),
 }
 # Methods whose every mask but the anchors is refinement's choice.
 METHODS_THAT_ASK = ("borex",)
-# Of the budget of mask optimisation, for masks that test what it found.
+# Of the budget of methods whose maps are asked for, for masks that test what was found.
 TEST_SHARE = 8
 
 
@@ -58,8 +58,8 @@ class Perturb:
     def process(self, clip: ClipInfo, /) -> MaskBatch:
         """Row 0 keeps everything, row 1 replaces everything, the rest are the bank's masks in order.
 
-        The bank is as large as the budget, of which other priors, BOREx, mask optimisation and a bank in parts ask only
-        the first rows; refinement asks for the rest. So the first round tells the whole budget.
+        The bank is as large as the budget, of which other priors, BOREx, methods whose maps are asked for and a bank in
+        parts ask only the first rows; refinement asks for the rest. So the first round tells the whole budget.
         """
         family = RISE_FAMILY if self.prior == "rise" else self.config.bank_family(self.method)
         spec = BankSpec(grid=grid_for(clip.shape), size=self.config.budget, seed=self.config.seed, family=family)
@@ -67,7 +67,7 @@ class Perturb:
 
     def num_rows(self) -> int:
         """Masks of the first round, the two anchors included. Priors from inside the model come before all others."""
-        if self.method == MASK_OPTIMISATION:
+        if self.method in ASKED_METHODS:
             return NUM_ANCHORS + max(self.config.budget // TEST_SHARE, 1)
         if self.prior == "rise":
             return NUM_ANCHORS + min(RISE_MASKS, (self.config.budget - NUM_ANCHORS) // 2)

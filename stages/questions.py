@@ -14,6 +14,12 @@ Grid = tuple[int, int, int]
 
 MASK_OPTIMISATION = "mask-optimisation"
 CAPTUM_PREFIX = "captum:"
+# Methods of a run whose maps are asked for, and what is asked: AttributionSpec.method.
+ASKED_METHODS = {
+    MASK_OPTIMISATION: MASK_OPTIMISATION,
+    "lime": CAPTUM_PREFIX + "Lime",
+    "kernel-shap": CAPTUM_PREFIX + "KernelShap",
+}
 # Passes of the methods that look into a module; those that only ask are charged with their samples.
 PASSES = {"LayerGradCam": 2, "GuidedGradCam": 4, "LRP": 3}
 SAMPLED = ("Lime", "KernelShap", "Occlusion")
@@ -84,6 +90,11 @@ def captum_method(text: str) -> CaptumMethod:
 def is_captum(prior: str) -> bool:
     """Whether a prior is one of Captum's methods."""
     return prior.startswith(CAPTUM_PREFIX)
+
+
+def saliencies(targets: tuple[int, ...]) -> tuple[Question, ...]:
+    """One signed map for every target: what Captum's methods are asked for."""
+    return tuple(Question(kind="saliency", class_idx=target) for target in targets)
 
 
 def optimised_kinds(

@@ -1,7 +1,7 @@
 """4  Evidence -> SaliencyMap or more masks: what the scores of the masks say about every voxel.
 
-The default is the Gaussian process of docs/method.md, 3; BOREx, RISE, centred RISE, sliding occlusion and masks
-optimised by gradients go through the same stage, so that they share journal, stitching and films with it.
+The default is the Gaussian process of docs/method.md, 3; BOREx, RISE, centred RISE, sliding occlusion, LIME,
+Kernel-SHAP and masks optimised by gradients go through the same stage: they share journal, stitching and films with it.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from scipy.special import expit
 from threadpoolctl import ThreadpoolController
 
+from stages.asked_maps import ASKED_ESTIMATORS
 from stages.base import Settings
 from stages.designs import bank_design, content_design, grid_of, rows_of
 from stages.errors import NumericsError
@@ -21,7 +22,6 @@ from stages.estimators import (
     ESTIMATORS,
     Estimator,
     gaussian_process,
-    optimised,
     regression_targets,
     weighted_mean,
 )
@@ -31,19 +31,19 @@ from stages.kernels import KernelEvidence, added
 from stages.masks import KEEP_ALL_ROW, NUM_ANCHORS, REPLACE_ALL_ROW
 from stages.parts import WHOLE, Parts
 from stages.priors import FORMS, expect_known, file_prior, is_file
-from stages.questions import MASK_OPTIMISATION, Question, is_captum
+from stages.questions import ASKED_METHODS, Question, is_captum
 from stages.records import OUTPUTS, Evidence, MaskBatch, SaliencyMap
 from stages.rounds import (
     after_the_prior,
     evaluations_left,
-    mask_questions,
+    method_questions,
     next_part,
     next_windows,
     prior_questions,
     rest_of_bank,
 )
 
-Method = Literal["gp", "rise", "centred-rise", "occlusion", "borex", "mask-optimisation"]
+Method = Literal["gp", "rise", "centred-rise", "occlusion", "borex", "lime", "kernel-shap", "mask-optimisation"]
 
 METHODS_WITH_PRIOR = ("gp", "borex")
 
@@ -51,7 +51,9 @@ METHODS_WITH_PRIOR = ("gp", "borex")
 class RefineConfig(Settings):
     """How scores become maps. `rivals` are class indices that get an output of their own beside LSE_N."""
 
-    method: Method = Field(default="gp", description="gp, rise, centred-rise, occlusion, borex or mask-optimisation")
+    method: Method = Field(
+        default="gp", description="gp, rise, centred-rise, occlusion, borex, lime, kernel-shap or mask-optimisation"
+    )
     rivals: tuple[int, ...] = Field(default=(), description="class indices with an F-NTC map of their own")
     prior: str = Field(default="none", description=f"initial map that is refined: {FORMS}")
     tolerance: float = Field(
@@ -97,8 +99,8 @@ class RefineConfig(Settings):
     @property
     def asks_inside(self) -> str | None:
         """What must be asked of the model itself: one of Captum's methods, mask optimisation, or nothing."""
-        if self.method == MASK_OPTIMISATION:
-            return MASK_OPTIMISATION
+        if self.method in ASKED_METHODS:
+            return ASKED_METHODS[self.method]
         return self.prior if is_captum(self.prior) else None
 
 
@@ -158,8 +160,8 @@ class Refine:
 
     def _more(self, evidence: Evidence, targets: tuple[int, ...]) -> MaskBatch | None:
         """The next round: what is asked of the model itself first; with several targets the first asks for masks."""
-        if self.config.method == MASK_OPTIMISATION:
-            return mask_questions(evidence, targets, self.config.rivals)
+        if self.config.method in ASKED_METHODS:
+            return method_questions(evidence, self.config.method, targets, self.config.rivals)
         if is_captum(self.config.prior) and (questions := prior_questions(evidence, self.config.prior, targets)):
             return questions
         if self.config.method == "borex":
@@ -187,8 +189,9 @@ class Refine:
         names = OUTPUTS + tuple(f"rival:{rival}" for rival in self.config.rivals)
         y = regression_targets(scores, target, self.config.rivals)
         evidence, asked = self._with_prior(evidence, y, target)
-        if self.config.method == MASK_OPTIMISATION:
-            estimator: Estimator = partial(optimised, target=target, rivals=self.config.rivals)
+        if self.config.method in ASKED_METHODS:
+            asker = ASKED_ESTIMATORS[self.config.method]
+            estimator: Estimator = partial(asker, target=target, rivals=self.config.rivals)
         elif self.config.method == "gp":
             estimator = partial(gaussian_process, looks_twice=self.config.focus)
         else:

@@ -14,8 +14,20 @@ from stages.estimators import borex_answers, prior_of
 from stages.masks import NUM_ANCHORS
 from stages.parts import WHOLE, Parts
 from stages.perturb import FAMILY_OF_METHOD
-from stages.questions import MASK_OPTIMISATION, MAX_STEPS, AttributionSpec, Question, captum_method, optimised_kinds
+from stages.questions import (
+    ASKED_METHODS,
+    MASK_OPTIMISATION,
+    MAX_STEPS,
+    AttributionSpec,
+    Question,
+    captum_method,
+    optimised_kinds,
+    saliencies,
+)
 from stages.records import BankSpec, Evidence, MaskBatch
+
+# A step and the scores of its mask, or the untouched clip and two samples.
+MIN_CHARGE = 3
 
 
 def evaluations_left(evidence: Evidence) -> int:
@@ -67,8 +79,7 @@ def _next_rows(evidence: Evidence, bank: BankSpec, start: int, parts: Parts) -> 
 
 def prior_questions(evidence: Evidence, prior: str, targets: tuple[int, ...]) -> MaskBatch | None:
     """One of Captum's maps for every target that has none; methods that sample take at most half of what is left."""
-    questions = tuple(Question(kind="saliency", class_idx=target) for target in targets)
-    open_ = tuple(question for question in questions if evidence.attributed(question) is None)
+    open_ = _open(evidence, saliencies(targets))
     if not open_:
         return None
     left = evaluations_left(evidence)
@@ -78,17 +89,29 @@ def prior_questions(evidence: Evidence, prior: str, targets: tuple[int, ...]) ->
     return _questions(evidence, prior, open_, charge)
 
 
-def mask_questions(evidence: Evidence, targets: tuple[int, ...], rivals: tuple[int, ...]) -> MaskBatch | None:
-    """The masks to optimise that are not there yet; the budget that is left is shared out between them."""
-    asked = optimised_kinds(targets, rivals)
-    open_ = tuple(question for question in asked if evidence.attributed(question) is None)
+def method_questions(
+    evidence: Evidence, method: str, targets: tuple[int, ...], rivals: tuple[int, ...]
+) -> MaskBatch | None:
+    """The maps of a method of `ASKED_METHODS` that are not there yet; the budget left is shared out between them.
+
+    LIME and Kernel-SHAP fit one class at a time: with two targets each has half of the evaluations.
+    """
+    is_optimised = method == MASK_OPTIMISATION
+    open_ = _open(evidence, optimised_kinds(targets, rivals) if is_optimised else saliencies(targets))
     if not open_:
         return None
-    charge = min(evaluations_left(evidence) // len(open_), 2 * MAX_STEPS + 1)
-    if charge < 3:
-        fact = f"{evaluations_left(evidence)} evaluations do not pay for a step on each of {len(open_)} masks"
+    left = evaluations_left(evidence)
+    charge = left // len(open_)
+    if charge < MIN_CHARGE:
+        fact = f"{left} evaluations do not pay for {len(open_)} maps by {method}"
         raise NumericsError("budget", fact, "raise --budget")
-    return _questions(evidence, MASK_OPTIMISATION, open_, charge)
+    return _questions(
+        evidence, ASKED_METHODS[method], open_, min(charge, 2 * MAX_STEPS + 1) if is_optimised else charge
+    )
+
+
+def _open(evidence: Evidence, questions: tuple[Question, ...]) -> tuple[Question, ...]:
+    return tuple(question for question in questions if evidence.attributed(question) is None)
 
 
 def _questions(evidence: Evidence, method: str, questions: tuple[Question, ...], charge: int) -> MaskBatch:

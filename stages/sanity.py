@@ -144,8 +144,9 @@ def check_shuffled(subject: Subject, base: Explained) -> Finding:
 def check_reversed(subject: Subject, base: Explained) -> Iterator[Finding]:
     """Clip and masks run backwards: read by a box that turns them round again, the map must be reversed exactly."""
     name = "time reversed"
-    if subject.refine.prior not in ("none", PREVIOUS):  # one clip alone has no predecessor
-        fact = "a prior has a direction in time"
+    has_prior = subject.refine.prior not in ("none", PREVIOUS)  # one clip alone has no predecessor
+    if has_prior or subject.refine.asks_inside is not None:
+        fact = "a prior has a direction in time" if has_prior else "what is asked inside cannot be run backwards"
         yield Finding(check=name, expected="", measured=fact, result="not applicable")
         return
     substrate: str = subject.score.substrate

@@ -178,9 +178,9 @@ def posterior(
 
 
 def _first(windows: Windows, prior: Float64[np.ndarray, "gt gh gw"] | None) -> int:
-    """Arg-max of the prior with the smallest window; the middle when there is no prior."""
+    """Arg-max of the prior with the smallest window; the middle when there is no prior, or a flat one."""
     at = [n // 2 for n in windows.places]
-    if prior is not None:
+    if prior is not None and np.ptp(prior) > 0:
         lattice = np.stack(np.meshgrid(*windows.axes[: len(at)], indexing="ij"), -1).reshape(-1, len(at))
         at = [int(i) for i in np.unravel_index(_prior_at(windows, prior, lattice).argmax(), windows.places)]
     sizes = [0] * (len(windows.axes) - len(at))

@@ -82,8 +82,8 @@ class RefineConfig(Settings):
             raise ValueError(f"{self.method} takes no prior; use {' or '.join(METHODS_WITH_PRIOR)}")
         if self.method != "gp" and self.parts != WHOLE:
             raise ValueError(f"{self.method} has no posterior for tolerance and adaptive_share; use method gp")
-        if self.method != "gp" and self.is_chained:
-            raise ValueError(f"{self.method} takes nothing from the clip before (prior previous, pool_kernels); use gp")
+        if self.method != "gp" and self.pool_kernels:
+            raise ValueError(f"{self.method} has no kernels to pool (pool_kernels); use gp")
         return self
 
     @property
@@ -147,7 +147,7 @@ class Refine:
         # The matrices are small, and threads that wait for each other beside a busy scorer cost 80 times the work.
         with _blas().limit(limits=1, user_api="blas"):
             evidence, targets = request.evidence, request.targets
-            if more := self._more(evidence, targets):
+            if more := self._more(request):
                 return RefineResult(more=more)
             found = {target: self._map(request, target) for target in targets}
             maps = tuple(found[target][0] for target in targets)
@@ -158,15 +158,16 @@ class Refine:
         log_evidence = {target: summed for target, (_, summed) in found.items()}
         return RefineResult(maps=maps, left=Heritage.of(maps, request.frame_idx, log_evidence))
 
-    def _more(self, evidence: Evidence, targets: tuple[int, ...]) -> MaskBatch | None:
+    def _more(self, request: RefineRequest) -> MaskBatch | None:
         """The next round: what is asked of the model itself first; with several targets the first asks for masks."""
+        evidence, targets = request.evidence, request.targets
         if self.config.method in ASKED_METHODS:
             return method_questions(evidence, self.config.method, targets, self.config.rivals)
         if is_captum(self.config.prior) and (questions := prior_questions(evidence, self.config.prior, targets)):
             return questions
         if self.config.method == "borex":
             y = regression_targets(_scores(evidence)[1], targets[0])
-            known, asked = self._with_prior(evidence, y, targets[0])
+            known, asked = self._with_prior(self._with_heritage(request, targets[0])[0], y, targets[0])
             return next_windows(known, asked, y[asked], num=self.config.borex_batch)
         parts, more = self.config.parts, None
         if is_captum(self.config.prior):
@@ -177,9 +178,7 @@ class Refine:
 
     def _map(self, request: RefineRequest, target: int) -> tuple[SaliencyMap, KernelEvidence]:
         """The map, and what the clips of the video so far say of the kernels."""
-        evidence, notes = with_heritage(
-            request.evidence, target, request.before, request.frame_idx, self.config.prior, self.config.pool_kernels
-        )
+        evidence, notes = self._with_heritage(request, target)
         ids, scores = _scores(evidence)
         anchors = {row: scores[ids == row] for row in (KEEP_ALL_ROW, REPLACE_ALL_ROW)}
         if any(len(found) != 1 for found in anchors.values()):
@@ -224,6 +223,12 @@ class Refine:
             details={**estimate.details, **notes},
         )
         return saliency, added(evidence.kernel_evidence, estimate.kernel_evidence)
+
+    def _with_heritage(self, request: RefineRequest, target: int) -> tuple[Evidence, dict[str, str]]:
+        """The evidence with what the clip before left, where that is wanted, and what is to be noted of it."""
+        return with_heritage(
+            request.evidence, target, request.before, request.frame_idx, self.config.prior, self.config.pool_kernels
+        )
 
     def _with_prior(
         self, evidence: Evidence, y: Float64[np.ndarray, "n o"], target: int

@@ -158,9 +158,34 @@ def test_a_picture_has_no_clip_before_it(tmp_path):
     assert set(reasons(summary.path).values()) == {"first clip"}
 
 
+def test_borex_builds_on_the_clip_before_and_goes_on_where_it_was_stopped(tmp_path, scenes, monkeypatch):
+    settings = {**CHAINED, "method": "borex", "refine__borex_batch": 4, "refine__pool_kernels": False, "budget": 18}
+    whole = explain(tmp_path / "whole", scenes[0], **settings)
+    assert whole.exit_code == 0
+    found = reasons(whole.path)
+    assert len(found) > 3
+    assert found == {clip: None if clip else "first clip" for clip in found}
+    assert verify_run(whole.path).is_ok
+    plain = explain(tmp_path / "plain", scenes[0], **{**settings, "prior": "none"})
+    with pytest.raises(AssertionError):
+        expect_equal(whole.path, plain.path)
+    monkeypatch.setattr(fleet, "LocalEngine", ShufflingEngine)
+    options = {"box__fault": "interrupt", "box__marker": tmp_path, "box__every": 12, "engine__window_clips": 2}
+    first = explain(tmp_path / "run", scenes[0], **settings, **options)
+    assert first.exit_code == 130
+    second = resume(first.path, is_quiet=True)
+    assert second.exit_code == 0
+    assert second.figures["replayed_clips"] > 0
+    expect_equal(whole.path, second.path, tolerance=1e-6)
+    expect_same_tables(whole.path, second.path)
+    assert verify_run(second.path).is_ok
+
+
 def test_other_methods_and_the_fingerprint():
-    with pytest.raises(ConfigError, match="use gp"):
-        config(method="borex", prior="previous")
+    with pytest.raises(ConfigError, match="use gp or borex"):
+        config(method="rise", prior="previous")
+    with pytest.raises(ConfigError, match="no kernels to pool"):
+        config(method="borex", prior="previous", refine__pool_kernels=True)
     prints = {
         config(**changes).fingerprint() for changes in ({}, {"prior": "previous"}, {"refine__pool_kernels": True})
     }

@@ -7,11 +7,14 @@ import pytest
 from planted import PlantedBox, scorer, textured_clip
 from pydantic import ValidationError
 
+from stages.borex import SIDE_PX, windows_of
 from stages.heritage import Heritage, moved
 from stages.kernels import DEFAULT_KERNELS, added, known_of
+from stages.masks import NUM_ANCHORS
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import ClipId
 from stages.refine import Refine, RefineConfig, RefineRequest
+from stages.score import ScoreRequest
 from stages.single import score_clip
 
 SHAPE, STRIDE = (8, 32, 32), 4
@@ -165,8 +168,85 @@ def test_clips_that_lack_a_kernel_have_no_opinion_on_it():
     np.testing.assert_array_equal(known_of({}, (one, two)), [0.0, 0.0])
 
 
-@pytest.mark.parametrize("method", ["borex", "rise", "mask-optimisation"])
-@pytest.mark.parametrize("settings", [{"prior": "previous"}, {"pool_kernels": True}])
-def test_only_the_default_method_takes_anything_from_the_clip_before(method, settings):
-    with pytest.raises(ValidationError, match="use gp"):
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        ("rise", {"prior": "previous"}, "use gp or borex"),
+        ("mask-optimisation", {"prior": "previous"}, "use gp or borex"),
+        ("kernel-shap", {"prior": "previous"}, "use gp or borex"),
+        ("rise", {"pool_kernels": True}, "use gp"),
+        ("borex", {"pool_kernels": True}, "no kernels to pool"),
+        ("borex", {"prior": "previous", "pool_kernels": True}, "no kernels to pool"),
+    ],
+)
+def test_methods_that_take_nothing_from_the_clip_before_say_so(method, settings, words):
+    with pytest.raises(ValidationError, match=words):
         RefineConfig(method=method, **settings)
+
+
+BOREX = RefineConfig(method="borex", prior="previous", borex_batch=4)
+
+
+def ask_borex(box, before=None, config=BOREX, budget=18, targets=(0,)):
+    """A clip through BOREx to its end; the result, and the rounds that were asked."""
+    score = scorer(box)
+    evidence = score_clip(box.clip, Perturb(PerturbConfig(budget=budget), "borex", config.prior), score)
+    while (result := explain(box, evidence, before, config, targets)).more is not None:
+        answer = score.process(ScoreRequest(batches=(result.more,), clips={box.clip.id: box.clip})).scores[0]
+        evidence = replace(evidence, masks=(*evidence.masks, result.more), scores=(*evidence.scores, answer))
+    assert box.calls == result.maps[0].num_evaluations <= budget
+    return result, evidence.masks[1:]
+
+
+@pytest.fixture(scope="module")
+def streams():
+    """Two clips of a stream with one place that stays, and what a good map of the first leaves."""
+    found = []
+    for seed in range(3):
+        y, x = (int(v) for v in np.random.default_rng(seed).integers(0, 20, 2))
+        boxes = []
+        for clip_idx in range(2):
+            clip = textured_clip(SHAPE, seed=seed + 100 * clip_idx, clip_idx=clip_idx, start=STRIDE * clip_idx)
+            place = (slice(0, 8), slice(y, y + 12), slice(x, x + 12))
+            boxes.append(PlantedBox(clip, {0: [(place, 5.0)]}, num_classes=2))
+        found.append((boxes[1], explain(boxes[0], evidence_of(boxes[0], 256)).left))
+    return found
+
+
+def test_borex_asks_first_where_the_map_of_the_clip_before_is_largest(streams):
+    box, left = streams[0]
+    peak = np.exp(-((np.arange(28)[:, None] - 20) ** 2 + (np.arange(28) - 6) ** 2) / 32).astype(np.float32)
+    before = replace(left, maps={0: np.multiply.outer(np.arange(4, dtype=np.float32), peak)})
+    evidence = score_clip(box.clip, Perturb(PerturbConfig(budget=18), "borex", "previous"), scorer(box))
+    more = explain(box, evidence, before, BOREX).more
+    t, r, c, *_ = windows_of((4, 28, 28)).points((more.ids[:1] - NUM_ANCHORS) // 2)[0] * 28 / SIDE_PX - 0.5
+    # It grows with time until it ends, half-way through this clip.
+    assert (t + 0.5) / 7 == pytest.approx(1.5)
+    assert (r, c) == pytest.approx((20, 6), abs=1.5)
+
+
+@pytest.mark.slow
+def test_borex_keeps_to_the_place_of_the_clip_before(streams):
+    agreement = {}
+    for box, left in streams:
+        truth = box.truth(0).ravel()
+        for name, before in (("none", None), ("previous", left)):
+            box.calls = 0
+            (saliency,) = ask_borex(box, before)[0].maps
+            agreement.setdefault(name, []).append(np.corrcoef(saliency.output("log_odds")[0].ravel(), truth)[0, 1])
+    assert np.mean(agreement["previous"]) > np.mean(agreement["none"]) + 0.1
+
+
+def test_borex_without_a_map_to_start_from_starts_from_nothing(streams):
+    box, left = streams[0]
+    flat = replace(left, maps={0: np.zeros_like(left.maps[0])})
+    results = []
+    for before, config in ((None, BOREX), (flat, BOREX), (None, BOREX.model_copy(update={"prior": "none"}))):
+        box.calls = 0
+        results.append(ask_borex(box, before, config, budget=10)[0])
+    found, from_flat, plain = results
+    np.testing.assert_array_equal(found.maps[0].mean, plain.maps[0].mean)
+    np.testing.assert_array_equal(from_flat.maps[0].mean, plain.maps[0].mean)
+    assert found.maps[0].details == {"no_prior": "clip before not explained"}
+    assert set(found.left.maps) == {0}
+    assert plain.left is None

@@ -280,7 +280,7 @@ class Casework:
         video = self.videos[case.id.video_id]
         for saliency in case.maps:
             for _, scores in case.rounds:
-                found = score_warnings(scores.values, saliency.target_idx, self.spec)
+                found = score_warnings(scores.values, saliency.target_idx, self.spec, saliency.method)
                 video.warnings += [warning for warning in found if warning not in video.warnings]
 
     def _first_round(self, case: ClipCase, info: ClipInfo) -> MaskBatch:

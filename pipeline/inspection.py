@@ -10,6 +10,7 @@ from stages.decode import estimate_clips
 from stages.errors import ExplainError
 from stages.models import MODELS
 from stages.score import Score
+from stages.score_kinds import box_warnings
 from stages.sources import find_sources, probe
 from stages.tuning import Tuning
 
@@ -46,7 +47,7 @@ def inspect_model(config: Config) -> Facts:
         **_speed(box, tuning),
         "a clip": f"{config.budget} evaluations, {_time(config.budget / _rate(tuning))}",
     }
-    if warnings := getattr(box, "warnings", ()):
+    if warnings := box_warnings(box):
         facts["warnings"] = list(warnings)
     return facts
 

@@ -25,6 +25,7 @@ from stages.errors import ModelError
 from stages.models import load_box
 from stages.refine import Refine
 from stages.score import Score
+from stages.score_kinds import box_warnings
 from stages.tuning import Tuning
 
 # Of a scorer that was ended for its memory before it could say what it had chosen.
@@ -167,7 +168,7 @@ def report_scorer(score: Score) -> ScorerReport:
         weights_sha256=box.weights_sha256,
         device=str(box.device),
         tuning=score.tune(),
-        warnings=tuple(getattr(box, "warnings", ())),
+        warnings=box_warnings(box),
     )
 
 

@@ -129,7 +129,7 @@ def to_log_scores(raw: Float[Tensor, "n k"], spec: BoxSpec) -> Float[Tensor, "n 
     raw = raw.float()
     if spec.scores == "logits":
         return raw
-    if float(raw.min()) < -1e-6 or float(raw.max()) > 1 + 1e-4:
+    if float(raw.detach().min()) < -1e-6 or float(raw.detach().max()) > 1 + 1e-4:
         raise ModelError(
             spec.name, f"scores outside [0, 1] although the spec says {spec.scores}", "set scores: logits in the spec"
         )

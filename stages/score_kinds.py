@@ -6,19 +6,29 @@ In: log-scores as `box.to_log_scores` gives them, the target and the spec. Out: 
 import numpy as np
 from jaxtyping import Float
 
-from stages.box import BoxSpec
+from stages.box import BlackBox, BoxSpec
+from stages.questions import MASK_OPTIMISATION
 
 # From so many classes on, what centring mixes into a map cannot be seen.
 MANY_CLASSES = 20
 # Fewer hidden scores of the target than this share do not matter.
 MAX_HIDDEN = 0.1
 
+ONLY_TOP = "the model names only its top classes: the rest of the probability is spread evenly over the others"
 
-def score_warnings(values: Float[np.ndarray, "n k"], target: int, spec: BoxSpec) -> tuple[str, ...]:
+
+def box_warnings(box: BlackBox) -> tuple[str, ...]:
+    """What is known before anything is asked: the box's own warnings, and what its kind of scores leaves open."""
+    found = tuple(getattr(box, "warnings", ()))
+    return (*found, ONLY_TOP) if box.spec.scores == "top_k" else found
+
+
+def score_warnings(values: Float[np.ndarray, "n k"], target: int, spec: BoxSpec, method: str = "gp") -> tuple[str, ...]:
     """What a reader must know of maps of these scores; nothing where the box gives logits.
 
     log p is known up to a number that may differ from mask to mask. docs/method.md, 0, takes out the mean over the
     classes, so a class that rises by g lowers every other by g / K: F-TC shows 1 / K of F-NTC, and the reverse.
+    Optimised masks show all of it: they hide whatever gains more than its area costs. `method`: that of the maps.
     """
     if spec.scores == "logits":
         return ()
@@ -30,10 +40,12 @@ def score_warnings(values: Float[np.ndarray, "n k"], target: int, spec: BoxSpec)
             f"the model gives probabilities of {num_classes} classes and no logits: F-TC and F-NTC {mixed}; "
             "the net map is not touched by that"
         )
-    if spec.scores == "top_k":
+    if method == MASK_OPTIMISATION:
         found.append(
-            "the model names only its top classes: the rest of the probability is spread evenly over the others"
+            f"the model gives no logits: each of the masks that {method} finds for F-TC and F-NTC hides places of both"
         )
+    if spec.scores == "top_k":
+        found.append(ONLY_TOP)
     if hidden_share(values, target) > MAX_HIDDEN:
         found.append(
             f"the model hides the score of {spec.label(target)} under many masks (too small, or not among the classes "

@@ -11,6 +11,7 @@ from stages.models_torch import TorchBox
 from stages.optimised import num_steps, total_variation
 from stages.perturb import Perturb, PerturbConfig
 from stages.refine import Refine, RefineConfig
+from stages.score_kinds import score_warnings
 from stages.single import explain_clip
 from stages.substrates import apply_mask
 
@@ -53,6 +54,45 @@ def test_f_tc_and_f_ntc_are_found_and_not_confused(shape):
     assert auc(saliency.output("rival:1")[0], box.truth(OTHER) > 1) <= 0.65
     assert saliency.method == "mask-optimisation"
     assert saliency.fidelity["log_odds"].is_reliable
+
+
+def named(k):
+    """The probabilities of the k first classes; zeros for all others."""
+
+    def cut(logits):
+        p = logits.softmax(1)
+        best = p.topk(k, dim=1)
+        return torch.zeros_like(p).scatter(1, best.indices, best.values)
+
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"), [("probabilities", lambda z: z.softmax(1)), ("top_k", named(3)), ("top_k", named(10))]
+)
+def test_without_logits_support_is_told_from_the_undesirable_but_not_its_two_kinds(kind, answer):
+    """20 classes. A class that rises lowers all others by a little, and a mask hides whatever gains anything.
+
+    With logits the same box has the two kinds told apart (above): the last assertion is the limit that is reported.
+    """
+    box = planted()
+    box.num_classes, box.squash = 20, answer
+    score = scorer(TorchBox(PlantedNet(box), spec_of(box.clip, scores=kind), layout="ncthw"))
+    (saliency,) = explain(box, score=score)
+    maps = decompose(saliency)
+    hindrance, rivals = box.truth(TARGET) < -1, (box.truth(RIVAL) > 1) | (box.truth(OTHER) > 1)
+    support, undesirable = box.truth(TARGET) > 1, hindrance | rivals
+    assert auc(maps["support"], support) >= 0.95
+    assert auc(maps["support"], undesirable) <= 0.3
+    for name in ("f_tc", "f_ntc"):
+        assert auc(maps[name], undesirable) >= 0.95, name
+        assert auc(maps[name], support) <= 0.3, name
+    assert auc(maps["net"], support) >= 0.95
+    assert auc(-maps["net"], undesirable) >= 0.9
+    assert saliency.fidelity["log_odds"].is_reliable
+    warnings = score_warnings(np.zeros((1, 20), np.float32), TARGET, score.box.spec, "mask-optimisation")
+    assert any("hides places of both" in warning for warning in warnings)
+    assert auc(maps["f_tc"], rivals) >= 0.8
 
 
 def test_a_map_sums_to_what_removing_its_masks_changed():

@@ -14,7 +14,7 @@ from stages.evidence import decompose
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import Evidence, SaliencyMap
 from stages.refine import Refine, RefineConfig, RefineRequest
-from stages.score_kinds import hidden_share, score_warnings
+from stages.score_kinds import box_warnings, hidden_share, score_warnings
 from stages.single import score_clip
 
 TARGET, RIVAL = 0, 1
@@ -102,6 +102,15 @@ def test_logits_and_many_classes_need_no_word() -> None:
     assert score_warnings(values, 0, spec.model_copy(update={"scores": "probabilities"})) == ()
     (few,) = score_warnings(values[:, :5], 0, spec.model_copy(update={"scores": "probabilities"}))
     assert "1/5 of each other" in few
+
+
+def test_that_a_box_names_only_its_first_classes_is_said_before_it_is_asked() -> None:
+    box = Told(textured_clip((4, 16, 16)), {})
+    for kind, num in (("logits", 0), ("probabilities", 0), ("top_k", 1)):
+        box.kind = kind
+        assert len(box_warnings(box)) == num
+    box.warnings = ("weights are random",)  # type: ignore[attr-defined]
+    assert [words.split()[0] for words in box_warnings(box)] == ["weights", "the"]
 
 
 def test_a_target_that_the_box_does_not_name_is_explained_as_far_as_it_goes_and_said() -> None:

@@ -191,3 +191,18 @@ def test_the_verdict_is_that_of_masks_which_the_map_has_not_seen(method):
     (found,) = refine.process(RefineRequest(evidence=other, targets=(TARGET,))).maps
     assert sound.fidelity["log_odds"].is_reliable
     assert not found.fidelity["log_odds"].is_reliable
+
+
+def test_sanity_checks_ask_a_prior_on_cells_anew_where_frames_are_shuffled():
+    box = planted()
+    subject = Subject(
+        clip=box.clip,
+        box=box,
+        target=TARGET,
+        perturb=PerturbConfig(budget=48),
+        score=ScoreConfig(substrate="mean", device="cpu"),
+        refine=RefineConfig(prior="captum:KernelShap"),
+    )
+    base = subject.explain()
+    assert check_shuffled(subject, base).result in ("pass", "told")
+    assert base.saliency.num_evaluations == 48

@@ -20,7 +20,7 @@ MaskFamily = Literal[
 FAMILY_OF_METHOD = {
     "gp": "mixture",
     "rise": "rise-single",
-    "centred-rise": "rise",
+    "centred-rise": "rise-single",
     "occlusion": "occlusion",
     "borex": RISE_FAMILY,
     **dict.fromkeys(ASKED_METHODS, "mixture"),

@@ -28,11 +28,12 @@ METRICS = (
     "pointing",
 )
 COMPARED = ("insertion", "block_deletion", "urg_log_odds", "energy")
-SHOWN = ("insertion", "block_deletion", "urg_log_odds", "urg_lowest_support", "energy", "pointing")
+SHOWN = ("insertion", "block_deletion", "urg_log_odds", "flip", "urg_lowest_support", "energy", "pointing")
 TITLES = {
     "insertion": "insertion ↑",
     "block_deletion": "block deletion ↓",
     "urg_log_odds": "URG, log-odds ↑",
+    "flip": "flip rate ↑",
     "urg_lowest_support": "lowest support first ↑",
     "energy": "energy in mask / area ↑",
     "pointing": "pointing ↑",

@@ -65,7 +65,7 @@ class SaliencyMap:
 
         What saturates can hide in one of them: where the rivals of a sure target wander, its own score still tells.
         """
-        return any(self.fidelity[name].is_reliable for name in OUTPUTS)
+        return any(found.is_reliable for name, found in self.fidelity.items() if name in OUTPUTS)
 
     def output(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance (Gt Gh Gw each) of one output."""

@@ -208,9 +208,11 @@ class Coordinator:
                 is_first_look=is_all,
             )
         elif isinstance(task, ScoreTask):
-            self.stats.evaluations += self.casework.take_scores(task, answer.value)
+            evaluations = self.casework.take_scores(task, answer.value)
+            self.stats.evaluations += evaluations
             self.stats.batches += 1
-            self.stats.capacity += task.size
+            # A question (LIME, optimised masks) is one row, whose samples go through the box in batches of their own.
+            self.stats.capacity += max(task.size, evaluations)
             self.scheduler.scored(task.seq, now, seconds=seconds)
         elif isinstance(task, RefineTask):
             more, round_idx = self.casework.take_refined(task, answer.value)

@@ -50,6 +50,7 @@ def test_a_run_is_recomputed_from_its_journal_without_the_model(tmp_path, method
     assert all((row["prior_weight"] is not None) == (prior != "none") for row in rows)
     # Every clip's evaluations are counted with their passes; looks for the target come on top.
     assert summary.figures["evaluations"] >= 60 * num_clips
+    assert 0 < summary.figures["batch_fill"] <= 1
     explain(tmp_path / "again", video, **{**settings, "engine__num_scorers": 2, "engine__window_clips": 1})
     expect_equal(tmp_path / "run", tmp_path / "again")
 

@@ -61,11 +61,12 @@ def print_paths(folder: Path, place: str) -> None:
     """The films and pictures (some of them) and the report of a run, a path a line; and the URI that holds them too."""
     from pipeline.manifest import RunFolder
 
-    films = [folder / target.product for summary in RunFolder.open(folder).summaries() for target in summary.targets]
-    for film in films[:MAX_FILMS]:
-        console.print(f"film    {escape(str(film))}")
-    if len(films) > MAX_FILMS:
-        console.print(f"        and {len(films) - MAX_FILMS} more in {escape(str(folder))}")
+    products = [folder / target.product for summary in RunFolder.open(folder).summaries() for target in summary.targets]
+    for product in products[:MAX_FILMS]:
+        word = "film" if product.suffix == ".mp4" else "picture"
+        console.print(f"{word:7} {escape(str(product))}")
+    if len(products) > MAX_FILMS:
+        console.print(f"        and {len(products) - MAX_FILMS} more in {escape(str(folder))}")
     report = folder / "report" / "index.html"
     console.print(f"report  {escape(str(report))}" if report.is_file() else f"run     {escape(str(folder))}")
     if is_remote(place):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -50,7 +51,9 @@ def print_sanity(content: Mapping[str, Any]) -> None:
     )
     table = Table(show_edge=False, pad_edge=False)
     for name in ("check", "expected", "measured", "similarity", "in time", "signal", "result"):
-        table.add_column(name, justify="right" if name in ("similarity", "in time") else "left")
+        justify: JustifyMethod = "right" if name in ("similarity", "in time") else "left"
+        # On a narrow screen sentences wrap, and nothing else.
+        table.add_column(name, justify=justify, no_wrap=name not in ("expected", "measured"))
     for row in content["findings"]:
         finding = Finding(**row)
         colour = COLOURS[finding.result]

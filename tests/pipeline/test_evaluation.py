@@ -127,7 +127,7 @@ def test_a_clip_explained_for_its_runner_up_has_the_map_of_a_run_for_that_class(
 def test_no_column_is_lost_on_a_narrow_screen(
     hindered: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console, "width", width)
+    monkeypatch.setattr(console, "_width", width)  # `width` would stay set
     content = evaluate_run(hindered / "top1", Settings(num_clips=2, steps=4, seeds=2))
     print_evaluation(content)
     shown = capsys.readouterr().out

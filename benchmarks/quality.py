@@ -35,6 +35,7 @@ from pipeline.files import finite
 from stages.baselines import BASELINES
 from stages.evidence import decompose
 from stages.faithfulness import CURVES, REMOVAL, Curve
+from stages.masks import grid_for
 from stages.measure import measure_curves, measure_removal
 from stages.metrics import energy_in_mask, points_inside
 from stages.perturb import Perturb, PerturbConfig
@@ -177,7 +178,7 @@ def all_maps(subject: Subject, plan: Plan, wanted: Set[Key]) -> Iterator[tuple[s
         else:
             name = "gp" if method in (FIRST_LOOK, PLAIN) else method
             perturb = Perturb(PerturbConfig(budget=max(plan.budgets), seed=plan.seed), name)
-            family = perturb.config.bank_family(name)
+            family = perturb.config.bank_family(name, grid_for(clip.shape))
             if family not in banks:
                 banks[family] = score_clip(clip, perturb, score)
             evidence = prefix(banks[family], budget)

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from stages.base import Settings
-from stages.masks import NUM_ANCHORS, grid_for
+from stages.masks import NUM_ANCHORS, Grid, grid_for
 from stages.parts import WHOLE, Parts
 from stages.priors import RISE_FAMILY, RISE_MASKS
 from stages.questions import ASKED_METHODS, is_captum
@@ -16,19 +16,27 @@ MaskFamily = Literal[
     "auto", "mixture", "greedy", "blobs", "cells", "rise", "rise-single", "static", "occlusion", "rise-sparse"
 ]
 
+MIXTURE = "mixture"
+# On still pictures the default asks with RISE's masks, too (docs/benchmarks.md, "What was tried").
+STILL = "rise-single"
 # Every method asks with the masks it was published with, unless the user names a family.
 FAMILY_OF_METHOD = {
-    "gp": "mixture",
+    "gp": MIXTURE,
     "rise": "rise-single",
     "centred-rise": "rise-single",
     "occlusion": "occlusion",
     "borex": RISE_FAMILY,
-    **dict.fromkeys(ASKED_METHODS, "mixture"),
+    **dict.fromkeys(ASKED_METHODS, MIXTURE),
 }
 # Methods whose every mask but the anchors is refinement's choice.
 METHODS_THAT_ASK = ("borex",)
 # Of the budget of methods whose maps are asked for, for masks that test what was found.
 TEST_SHARE = 8
+
+
+def family_for(method: str, grid: Grid) -> str:
+    """The mask family that a method asks with on a voxel grid (t, y, x)."""
+    return STILL if method == "gp" and grid[0] == 1 else FAMILY_OF_METHOD.get(method, MIXTURE)
 
 
 class PerturbConfig(Settings):
@@ -38,9 +46,9 @@ class PerturbConfig(Settings):
     family: MaskFamily = Field(default="auto", description="kind of masks; auto: the method's own")
     seed: int = Field(default=0, ge=0, description="every random choice derives from it, the clip and the round")
 
-    def bank_family(self, method: str) -> str:
-        """The mask family for a method: the user's, else the method's own."""
-        return FAMILY_OF_METHOD.get(method, "mixture") if self.family == "auto" else self.family
+    def bank_family(self, method: str, grid: Grid) -> str:
+        """The mask family for a method on a voxel grid: the user's, else the method's own."""
+        return family_for(method, grid) if self.family == "auto" else self.family
 
 
 class Perturb:
@@ -61,8 +69,9 @@ class Perturb:
         The bank is as large as the budget, of which other priors, BOREx, methods whose maps are asked for and a bank in
         parts ask only the first rows; refinement asks for the rest. So the first round tells the whole budget.
         """
-        family = RISE_FAMILY if self.prior == "rise" else self.config.bank_family(self.method)
-        spec = BankSpec(grid=grid_for(clip.shape), size=self.config.budget, seed=self.config.seed, family=family)
+        grid = grid_for(clip.shape)
+        family = RISE_FAMILY if self.prior == "rise" else self.config.bank_family(self.method, grid)
+        spec = BankSpec(grid=grid, size=self.config.budget, seed=self.config.seed, family=family)
         return MaskBatch(clip_id=clip.id, round_idx=0, ids=np.arange(self.num_rows()), bank=spec)
 
     def num_rows(self) -> int:

@@ -13,7 +13,7 @@ from stages.errors import NumericsError
 from stages.estimators import borex_answers, prior_of
 from stages.masks import NUM_ANCHORS
 from stages.parts import WHOLE, Parts
-from stages.perturb import FAMILY_OF_METHOD
+from stages.perturb import family_for
 from stages.questions import (
     ASKED_METHODS,
     MASK_OPTIMISATION,
@@ -41,7 +41,8 @@ def after_the_prior(evidence: Evidence, method: str, parts: Parts) -> MaskBatch 
     first, left = evidence.masks[0].bank, evaluations_left(evidence)
     if first is None or not left or len(evidence.masks) > 1:
         return None
-    spec = BankSpec(grid=first.grid, size=NUM_ANCHORS + left, seed=first.seed, family=FAMILY_OF_METHOD[method])
+    family = family_for(method, first.grid)
+    spec = BankSpec(grid=first.grid, size=NUM_ANCHORS + left, seed=first.seed, family=family)
     return _next_rows(evidence, spec, NUM_ANCHORS, parts)
 
 

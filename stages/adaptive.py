@@ -41,7 +41,7 @@ def chosen_masks(evidence: Evidence, targets: tuple[int, ...], left: int) -> Mas
     best = max(weights, key=lambda kernel: weights[kernel])
     centred = sets - sets.mean(1, keepdims=True)
     told = what_is_left(design.kernel_design(best), best.noise, centred)
-    chosen = most_telling(told, centred, importance, best.noise, -(-num // 2))
+    chosen = most_telling(told, centred, importance, best.noise / 2, -(-num // 2))
     grids = np.round(255 * sets[chosen]).astype(np.uint8).reshape(-1, *grid_of(evidence))
     pairs = np.stack([grids, 255 - grids], axis=1).reshape(-1, *grids.shape[1:])[:num]
     begin = max(int(masks.ids.max()) for masks in evidence.masks) + 1

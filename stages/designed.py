@@ -23,30 +23,39 @@ def most_telling(
     noise: float,
     num: int,
 ) -> list[int]:
-    """The `num` candidates that lower sum(importance * variance) most, one after the other, each asked as a pair.
+    """The `num` candidates that lower sum(importance * variance) most, one after the other.
 
-    `rows`: the candidates, centred; `told`: K a for each of them, K in units of the variance that masks see.
+    `rows`: the candidates, centred; `told`: K a for each of them, K in units of the variance that masks see; `noise`:
+    the variance of a candidate's score in these units, half of one mask's where it is asked with its complement.
     """
-    # Products of what candidates tell, and of what they see of each other: the steps need no voxels.
+    # Products of what candidates tell, and of what they see of each other. A chosen candidate takes from both what it
+    # explains; that is kept as columns and subtracted where it is looked at: O(c num) a step.
     products, gram = (told * importance) @ told.T, told @ rows.T
+    left, seen = np.diag(products).copy(), np.diag(gram).copy()
+    explained, columns = np.empty((2, len(rows), num))
+    scales = np.empty(num)
     chosen: list[int] = []
-    for _ in range(num):
-        gain = np.diag(products) / (np.diag(gram) + noise / 2)
+    for k in range(num):
+        gain = left / (seen + noise)
         gain[chosen] = -np.inf
         best = int(np.round(gain / max(gain.max(), 1e-300), DIGITS).argmax())
         chosen.append(best)
-        factor = gram[:, best] / (gram[best, best] + noise / 2)
-        with_best = np.outer(factor, products[best])
-        products = products - with_best - with_best.T + products[best, best] * np.outer(factor, factor)
-        gram = gram - factor[:, None] * gram[best]
+        before, told_before, scale_before = explained[:, :k], columns[:, :k], scales[:k]
+        scales[k] = seen[best] + noise
+        explained[:, k] = gram[:, best] - before @ (before[best] * scale_before)
+        explained[:, k] /= scales[k]
+        columns[:, k] = products[:, best] - before @ told_before[best] - told_before @ before[best]
+        columns[:, k] += before @ (before[best] * told_before[chosen[:k], np.arange(k)])
+        left -= 2 * explained[:, k] * columns[:, k] - columns[best, k] * explained[:, k] ** 2
+        seen -= scales[k] * explained[:, k] ** 2
     return chosen
 
 
-def greedy_order(masks: UInt8[np.ndarray, "n gt gh gw"]) -> list[int]:
-    """The order in which masks, each with its complement, tell most of a smooth map."""
+def greedy_order(masks: UInt8[np.ndarray, "n gt gh gw"], num: int) -> list[int]:
+    """The `num` masks that tell most of a smooth map, one after the other: more begin with fewer."""
     n, *grid = masks.shape
     rows = masks.reshape(n, -1) / 255.0
     rows = rows - rows.mean(1, keepdims=True)
     told = Smooth((grid[0], grid[1], grid[2]), BELIEF.time, BELIEF.space).expand(rows)
     scale = max(float((told * rows).sum(1).mean()), 1e-300)
-    return most_telling(told / scale, rows, np.ones(rows.shape[1]), BELIEF.noise, n)
+    return most_telling(told / scale, rows, np.ones(rows.shape[1]), BELIEF.noise, num)

@@ -78,7 +78,7 @@ def build_bank(spec: BankSpec) -> UInt8[np.ndarray, "n gt gh gw"]:
     bank = np.empty((spec.size, *spec.grid), np.uint8)
     bank[KEEP_ALL_ROW], bank[REPLACE_ALL_ROW] = 255, 0
     step = 1 if spec.family in UNPAIRED else 2
-    order = pool_order(spec.family, spec.grid, spec.seed)
+    order = pool_order(spec.family, spec.grid, spec.seed, min(spec.size - NUM_ANCHORS, POOL))
     for row in range(NUM_ANCHORS, spec.size, step):
         idx = (row - NUM_ANCHORS) // step
         bank[row] = draw_mask(spec.family, spec.grid, spec.seed, order[idx] if idx < len(order) else idx)
@@ -95,25 +95,25 @@ def draw_mask(family: str, grid: Grid, seed: int, idx: int) -> UInt8[np.ndarray,
 
 
 @lru_cache(maxsize=8)
-def pool_order(family: str, grid: Grid, seed: int) -> tuple[int, ...]:
-    """For a family that puts its masks in order: the numbers of the first `POOL` of them.
+def pool_order(family: str, grid: Grid, seed: int, num: int) -> tuple[int, ...]:
+    """For a family that puts its masks in order: the numbers of the first `num` of them, at most `POOL`.
 
     The pool does not depend on the size of the bank, so that a larger bank begins with a smaller one.
     """
     if family not in ORDERED:
         return ()
     pool = np.stack([draw_mask(family, grid, seed, idx) for idx in range(POOL)])
-    return tuple(greedy_order(pool))
+    return tuple(greedy_order(pool, num))
 
 
-def draw_blob(rng: np.random.Generator, grid: Grid, _: int) -> Field:
-    """A smooth Gaussian random field, thresholded at a random keep-fraction in [.1, .9], with a soft edge."""
-    return _soft_threshold(_smooth_field(rng, grid, is_static=False), rng.uniform(0.1, 0.9))
+def draw_blob(rng: np.random.Generator, grid: Grid, _: int, keep: tuple[float, float] = (0.1, 0.9)) -> Field:
+    """A smooth Gaussian random field, thresholded at a random keep-fraction in a range, with a soft edge."""
+    return _soft_threshold(_smooth_field(rng, grid, is_static=False), rng.uniform(*keep))
 
 
-def draw_static_blob(rng: np.random.Generator, grid: Grid, _: int) -> Field:
+def draw_static_blob(rng: np.random.Generator, grid: Grid, _: int, keep: tuple[float, float] = (0.1, 0.9)) -> Field:
     """A blob that stays in its place through the clip: a tube."""
-    return _soft_threshold(_smooth_field(rng, grid, is_static=True), rng.uniform(0.1, 0.9))
+    return _soft_threshold(_smooth_field(rng, grid, is_static=True), rng.uniform(*keep))
 
 
 def draw_rise(rng: np.random.Generator, grid: Grid, _: int, keep: float = 0.5) -> Field:
@@ -151,8 +151,15 @@ def draw_slab(rng: np.random.Generator, grid: Grid, _: int) -> Field:
     return np.broadcast_to(_soft_threshold(field, rng.uniform(0.2, 0.8))[:, None, None], grid)
 
 
+def draw_candidate(rng: np.random.Generator, grid: Grid, idx: int) -> Field:
+    """What the default chooses from: the cells of RISE-3D, blobs and static blobs that keep about half."""
+    if idx % 2 == 0:
+        return draw_rise_3d(rng, grid, idx)
+    return (draw_blob if idx % 4 == 1 else draw_static_blob)(rng, grid, idx, keep=(0.3, 0.7))
+
+
 def draw_mixture(rng: np.random.Generator, grid: Grid, pair: int) -> Field:
-    """The default: blobs, cells, static tubes and slabs in turn, so that every prefix of the bank holds them all."""
+    """Blobs, cells, static tubes and slabs in turn, so that every prefix of the bank holds them all."""
     return MIXTURE[pair % len(MIXTURE)](rng, grid, pair)
 
 
@@ -179,8 +186,8 @@ MIXTURE: tuple[Callable[[np.random.Generator, Grid, int], Field], ...] = (
 )
 
 FAMILIES: dict[str, Callable[[np.random.Generator, Grid, int], Field]] = {
+    "designed": draw_candidate,
     "mixture": draw_mixture,
-    "greedy": draw_mixture,
     "blobs": draw_blob,
     "cells": draw_rise,
     "rise": draw_rise_3d,
@@ -190,10 +197,10 @@ FAMILIES: dict[str, Callable[[np.random.Generator, Grid, int], Field]] = {
     "rise-sparse": draw_rise_sparse,
 }
 # Families whose masks come alone; of all others every second mask is the complement of the one before.
-UNPAIRED = {"rise-sparse", "rise-single"}
-# Families whose first masks are put in the order in which they tell most (`designed.py`), and out of how many.
-ORDERED = {"greedy"}
-POOL = 256
+UNPAIRED = {"designed", "rise-sparse", "rise-single"}
+# Families whose first masks are put in the order in which they tell most (`designed.py`), and how many those are.
+ORDERED = {"designed"}
+POOL = 512
 
 
 def _smooth_field(rng: np.random.Generator, grid: Grid, *, is_static: bool) -> Field:

@@ -13,15 +13,16 @@ from stages.questions import ASKED_METHODS, is_captum
 from stages.records import BankSpec, ClipInfo, MaskBatch
 
 MaskFamily = Literal[
-    "auto", "mixture", "greedy", "blobs", "cells", "rise", "rise-single", "static", "occlusion", "rise-sparse"
+    "auto", "designed", "mixture", "blobs", "cells", "rise", "rise-single", "static", "occlusion", "rise-sparse"
 ]
 
+# What the default asks with, and on still pictures (docs/benchmarks.md, "What was tried").
+DESIGNED, STILL = "designed", "rise-single"
+# What tests the maps of methods that ask for maps.
 MIXTURE = "mixture"
-# On still pictures the default asks with RISE's masks, too (docs/benchmarks.md, "What was tried").
-STILL = "rise-single"
 # Every method asks with the masks it was published with, unless the user names a family.
 FAMILY_OF_METHOD = {
-    "gp": MIXTURE,
+    "gp": DESIGNED,
     "rise": "rise-single",
     "centred-rise": "rise-single",
     "occlusion": "occlusion",
@@ -36,7 +37,7 @@ TEST_SHARE = 8
 
 def family_for(method: str, grid: Grid) -> str:
     """The mask family that a method asks with on a voxel grid (t, y, x)."""
-    return STILL if method == "gp" and grid[0] == 1 else FAMILY_OF_METHOD.get(method, MIXTURE)
+    return STILL if method == "gp" and grid[0] == 1 else FAMILY_OF_METHOD[method]
 
 
 class PerturbConfig(Settings):

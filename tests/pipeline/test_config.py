@@ -76,8 +76,8 @@ def test_a_run_that_began_elsewhere_asks_what_the_new_cluster_offers() -> None:
 
 def test_a_run_of_an_earlier_version_whose_family_was_not_heard_is_taken_up_again() -> None:
     stored = Config().model_dump(mode="json")
-    stored["perturb"]["family"], stored["refine"]["prior"] = "greedy", "rise"
-    assert changed_config(make_config(stored)).perturb.family == "greedy"
+    stored["perturb"]["family"], stored["refine"]["prior"] = "mixture", "rise"
+    assert changed_config(make_config(stored)).perturb.family == "mixture"
 
 
 @pytest.mark.parametrize("override", ["budget=65", "model.options={size: 4}", "render.scale=2", "target=cat"])
@@ -89,9 +89,9 @@ def test_what_a_run_has_computed_rests_on_the_rest(override: str) -> None:
 
 @pytest.mark.parametrize("chooser", ["prior=rise", "method=borex"])
 def test_a_mask_family_that_would_not_be_heard_is_refused(chooser: str) -> None:
-    assert load_config(overrides=["perturb.family=greedy"]).perturb.family == "greedy"
-    with pytest.raises(ConfigError, match=r"perturb\.family: greedy has no effect"):
-        load_config(overrides=["perturb.family=greedy", chooser])
+    assert load_config(overrides=["perturb.family=mixture"]).perturb.family == "mixture"
+    with pytest.raises(ConfigError, match=r"perturb\.family: mixture has no effect"):
+        load_config(overrides=["perturb.family=mixture", chooser])
 
 
 def test_every_short_key_stands_for_a_setting() -> None:

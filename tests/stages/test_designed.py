@@ -7,7 +7,7 @@ from planted import textured_clip
 from stages import designed
 from stages.designed import BELIEF, greedy_order, most_telling
 from stages.kernels import Smooth
-from stages.masks import NUM_ANCHORS, POOL, build_bank, pool_order
+from stages.masks import NUM_ANCHORS, POOL, build_bank, draw_mask, pool_order
 from stages.perturb import Perturb, PerturbConfig
 from stages.records import BankSpec
 
@@ -30,33 +30,32 @@ def variance_left(masks: np.ndarray) -> float:
 
 @pytest.mark.parametrize("num", [8, 16, 32, 64])
 def test_every_prefix_leaves_less_unknown_than_any_random_one(num):
-    pool = masks_of("mixture", NUM_ANCHORS + 2 * POOL)
-    pairs = pool.reshape(POOL, 2, *GRID)
-    left = variance_left(masks_of("greedy", NUM_ANCHORS + num))
+    pool = masks_of("designed", NUM_ANCHORS + POOL)
     rng = np.random.default_rng(0)
-    others = [variance_left(pairs[rng.permutation(POOL)[: num // 2]].reshape(num, *GRID)) for _ in range(8)]
-    assert left < min(others)
+    others = [variance_left(pool[rng.permutation(POOL)[:num]]) for _ in range(8)]
+    assert variance_left(pool[:num]) < min(others)
 
 
-def test_the_masks_are_those_of_the_mixture_in_another_order():
-    ours, theirs = (masks_of(family, NUM_ANCHORS + 2 * POOL + 8) for family in ("greedy", "mixture"))
-    as_rows = [sorted(map(bytes, masks[: 2 * POOL].reshape(2 * POOL, -1))) for masks in (ours, theirs)]
+def test_the_first_masks_are_those_of_the_pool_in_another_order_and_the_rest_as_drawn():
+    bank = masks_of("designed", NUM_ANCHORS + POOL + 8)
+    drawn = np.stack([draw_mask("designed", GRID, 3, idx) for idx in range(POOL + 8)])
+    as_rows = [sorted(map(bytes, masks[:POOL].reshape(POOL, -1))) for masks in (bank, drawn)]
     assert as_rows[0] == as_rows[1]
-    np.testing.assert_array_equal(ours[2 * POOL :], theirs[2 * POOL :])
-    order = pool_order("greedy", GRID, 3)
+    np.testing.assert_array_equal(bank[POOL:], drawn[POOL:])
+    order = pool_order("designed", GRID, 3, POOL)
     assert sorted(order) == list(range(POOL)) != list(order)
 
 
 def test_rounding_on_another_machine_does_not_change_the_order(monkeypatch):
-    pool = masks_of("mixture", NUM_ANCHORS + 2 * POOL)[::2]
-    first = greedy_order(pool)
+    pool = masks_of("designed", NUM_ANCHORS + POOL)
+    first = greedy_order(pool, POOL)
     rng = np.random.default_rng(1)
 
     def elsewhere(told, *rest):
         return most_telling(told * (1 + 1e-13 * rng.standard_normal(told.shape)), *rest)
 
     monkeypatch.setattr(designed, "most_telling", elsewhere)
-    assert greedy_order(pool) == first
+    assert greedy_order(pool, POOL) == first
 
 
 def test_equal_candidates_come_in_their_own_order():
@@ -67,7 +66,7 @@ def test_equal_candidates_come_in_their_own_order():
     assert most_telling(rows * 0, rows * 0, np.ones(2), 0.3, 4) == [0, 1, 2, 3]
 
 
-def test_the_family_can_be_chosen():
-    spec = Perturb(PerturbConfig(budget=32, family="greedy")).process(textured_clip((8, 9, 9)).info).bank
+def test_on_clips_the_default_asks_with_designed_masks():
+    spec = Perturb(PerturbConfig(budget=32)).process(textured_clip((8, 9, 9)).info).bank
     assert spec is not None
-    assert (spec.family, spec.grid, spec.size) == ("greedy", GRID, 32)
+    assert (spec.family, spec.grid, spec.size) == ("designed", GRID, 32)

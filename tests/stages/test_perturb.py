@@ -1,4 +1,4 @@
-"""Which masks the first round asks: RISE's single ones on still pictures, the mixture on clips, the user's if named."""
+"""Which masks the first round asks: RISE's single ones on still pictures, designed ones on clips, the user's if named."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ STILL, CLIP = (1, 32, 32), (8, 32, 32)
     ("shape", "method", "family", "asked"),
     [
         (STILL, "gp", "auto", "rise-single"),
-        (CLIP, "gp", "auto", "mixture"),
+        (CLIP, "gp", "auto", "designed"),
+        (CLIP, "mask-optimisation", "auto", "mixture"),
         (STILL, "gp", "mixture", "mixture"),
         (CLIP, "gp", "rise-single", "rise-single"),
         (STILL, "occlusion", "auto", "occlusion"),
@@ -30,7 +31,7 @@ def test_a_method_asks_with_its_own_masks_and_the_default_on_stills_with_single_
     assert Perturb(config, method).process(textured_clip(shape).info).bank.family == asked
 
 
-@pytest.mark.parametrize(("shape", "family"), [(STILL, "rise-single"), (CLIP, "mixture")])
+@pytest.mark.parametrize(("shape", "family"), [(STILL, "rise-single"), (CLIP, "designed")])
 def test_after_the_masks_of_a_rise_prior_come_those_that_are_asked_without_one(shape, family):
     box = PlantedBox(textured_clip(shape), {0: [((slice(None), slice(4, 16), slice(4, 16)), 4.0)]}, num_classes=3)
     evidence = score_clip(box.clip, Perturb(PerturbConfig(budget=64), prior="rise"), scorer(box))

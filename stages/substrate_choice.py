@@ -8,7 +8,7 @@ explains.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy.special import softmax
 from stages.exchange import Explained, Subject, similarity
 from stages.faithfulness import Curve
 from stages.measure import measure_curves
+from stages.perturb import MIXTURE
 from stages.substrates import SUBSTRATES
 
 # The median and the first frame of a picture are the picture: they hide nothing.
@@ -95,7 +96,13 @@ def choose_substrate(subjects: Sequence[Subject], steps: int = STEPS) -> Choice:
 
 
 def try_substrates(subject: Subject, steps: int = STEPS) -> list[Trial]:
-    """One clip under every substrate, with the masks of the first."""
+    """One clip under every substrate, with the masks of the first.
+
+    The default method asks with the mixture here, whose masks keep little as well as much and whole frames: they show
+    best what a substrate does besides hiding, and the rule was chosen with them (docs/benchmarks.md).
+    """
+    if subject.refine.method == "gp" and subject.perturb.family == "auto":
+        subject = replace(subject, perturb=subject.perturb.model_copy(update={"family": MIXTURE}))
     names = candidates(len(subject.clip.frames))
     first = subject.explain(substrate=names[0])
     found = {name: subject.explain(substrate=name, masks=first.evidence.masks) for name in names[1:]}

@@ -178,7 +178,7 @@ def test_clips_with_such_priors_share_one_design():
     score = scorer(TorchBox(BrightSpot(), spec_of(clip)))
     evidence = score_clip(clip, Perturb(PerturbConfig(budget=40), prior="captum:LRP"), score)
     assert len(evidence.masks[0]) == NUM_ANCHORS
-    assert evidence.masks[0].bank.family == "mixture"
+    assert evidence.masks[0].bank.family == "designed"
 
 
 def test_a_budget_that_cannot_pay_is_refused():

@@ -103,7 +103,8 @@ def correlations():
 
 
 def test_the_posterior_of_the_clip_before_makes_up_for_few_evaluations(correlations):
-    assert correlations["previous"] > correlations["none"] + 0.1
+    """A fifth of what 32 evaluations leave unknown, at least."""
+    assert 1 - correlations["previous"] < 0.8 * (1 - correlations["none"])
 
 
 def test_a_wrong_map_of_the_clip_before_costs_nothing(correlations):

@@ -85,7 +85,7 @@ def test_a_rise_prior_takes_its_masks_from_the_budget(box, budget):
     assert evidence.masks[0].bank.family == RISE_FAMILY
     more = Refine(RefineConfig(prior="rise")).process(RefineRequest(evidence=evidence, targets=(0,))).more
     assert more.round_idx == 1
-    assert more.bank.family == "mixture"
+    assert more.bank.family == "designed"
     box.calls = 0
     saliency = explain_clip(box.clip, perturb, score, Refine(RefineConfig(prior="rise")), (0,))[0]
     assert box.calls == saliency.num_evaluations == budget

@@ -1,4 +1,4 @@
-"""Which masks the first round asks: RISE's single ones on still pictures, designed ones on clips, the user's if named."""
+"""Which masks the first round asks: RISE's single ones on pictures, designed ones on clips, the user's if named."""
 
 import numpy as np
 import pytest

@@ -33,7 +33,7 @@ from stages.designs import clip_design, rows_of
 from stages.estimators import regression_targets
 from stages.fidelity import INTERVAL, MIN_STD
 from stages.masks import NUM_ANCHORS, grid_for
-from stages.perturb import Perturb, PerturbConfig
+from stages.perturb import MaskFamily, Perturb, PerturbConfig
 from stages.records import OUTPUTS, Clip, Evidence, Scores
 from stages.refine import Refine, RefineConfig, RefineRequest
 from stages.score import Score
@@ -110,16 +110,28 @@ def ask(
 ) -> Case:
     """Every case has two banks of its own: few clips under one bank would tell of that bank."""
     fit = score_clip(clip, Perturb(PerturbConfig(budget=budget, seed=FIRST_SEED + bank)), score)
-    other = PerturbConfig(budget=NUM_ANCHORS + num_fresh, seed=FIRST_SEED + 100_000 + bank)
-    return Case(model=model, fit=fit, fresh=score_clip(clip, Perturb(other), score), target=target)
+    return Case(model=model, fit=fit, fresh=fresh_masks(clip, score, bank, num_fresh, "auto"), target=target)
+
+
+def of_another_kind(case: Case, clip: Clip, score: Score, bank: int) -> Case:
+    """The same fit; fresh masks of the mixture, which keep little and much, as no mask of a designed bank does."""
+    fresh = fresh_masks(clip, score, bank, FRESH, "mixture")
+    return Case(model=f"{case.model}, mixture", fit=case.fit, fresh=fresh, target=case.target)
+
+
+def fresh_masks(clip: Clip, score: Score, bank: int, num: int, family: MaskFamily) -> Evidence:
+    config = PerturbConfig(budget=NUM_ANCHORS + num, seed=FIRST_SEED + 100_000 + bank, family=family)
+    return score_clip(clip, Perturb(config), score)
 
 
 def cases(num: int, data: Path | None) -> Iterator[Case]:
     for idx in range(num):
         planted = draw_box(FIRST_SEED + idx)
-        yield ask("planted", planted.clip, scorer(planted), 0, idx)
+        case = ask("planted", planted.clip, scorer(planted), 0, idx)
+        yield from (case, of_another_kind(case, planted.clip, scorer(planted), idx))
     for idx, subject in enumerate(demo_subjects(EVALUATION_SEEDS, num)):
-        yield ask("demo", subject.clip, subject.score, subject.target, idx)
+        case = ask("demo", subject.clip, subject.score, subject.target, idx)
+        yield from (case, of_another_kind(case, subject.clip, subject.score, idx))
     if data is None:
         return
     for substrate in ("blur", "freeze"):
@@ -164,7 +176,7 @@ def planted_verdicts(num: int) -> dict[str, list[int]]:
     found = {str(budget): [0, 0] for budget in BUDGETS}
     for idx in range(num):
         planted = draw_box(FIRST_SEED + 10_000 + idx)
-        perturb = Perturb(PerturbConfig(budget=max(BUDGETS), seed=FIRST_SEED))
+        perturb = Perturb(PerturbConfig(budget=max(BUDGETS), seed=FIRST_SEED + idx))
         evidence = score_clip(planted.clip, perturb, scorer(planted))
         for budget in BUDGETS:
             found[str(budget)][0] += verdict(prefix(evidence, budget), 0)
@@ -190,7 +202,7 @@ def print_coverage(rows: list[Coverage]) -> None:
             for row in chosen
         ]
         means = " ".join(f"{value:8.3f}" for value in np.nanmean(columns, axis=0))
-        print(f"{model:24} {budget:5} {len(chosen):5} {means}", flush=True)
+        print(f"{model:26} {budget:5} {len(chosen):5} {means}", flush=True)
 
 
 def main() -> None:

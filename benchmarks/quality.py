@@ -226,6 +226,7 @@ def main() -> None:
     parser.add_argument("--borex-budgets", type=int, nargs="*", default=list(BOREX_BUDGETS))
     parser.add_argument("--optimised-budgets", type=int, nargs="*", default=list(OPTIMISED_BUDGETS))
     parser.add_argument("--steps", type=int, default=CURVES["insertion"].steps)
+    parser.add_argument("--seed", type=int, default=0, help="of the banks; with another one give other --parts")
     parser.add_argument("--data", type=Path, help="a folder with real models and footage")
     parser.add_argument("--only", nargs="+", choices=MODELS, help="some of the models")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="for each model; no clip is begun later")
@@ -240,6 +241,7 @@ def main() -> None:
         borex_budgets=tuple(args.borex_budgets),
         optimised_budgets=tuple(args.optimised_budgets),
         steps=args.steps,
+        seed=args.seed,
     )
     if args.quick:
         plan = Plan(budgets=(16, 32), captum_budgets=(32,), borex_budgets=(16,), optimised_budgets=(48,), steps=8)

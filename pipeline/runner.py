@@ -19,6 +19,7 @@ from pipeline.dispatcher import Dispatcher
 from pipeline.engines import make_fleet
 from pipeline.feed import SourceFeed
 from pipeline.fleet import Fleet
+from pipeline.journal import Journal
 from pipeline.logs import logging_to
 from pipeline.manifest import RunFolder, Status
 from pipeline.metrics import Published
@@ -30,6 +31,7 @@ from pipeline.report import write_report
 from pipeline.stats import Stats
 from pipeline.topology import ScorerReport
 from stages.errors import ExplainError, ManifestError
+from stages.perturb import Perturb
 from stages.records import Failure
 from stages.targets import needs_scores, resolve_targets
 
@@ -105,8 +107,31 @@ def _resume(path: Path, *, is_quiet: bool, options: Mapping[str, object], overri
     done = {summary.uri for summary in folder.summaries()}
     known = {source.uri: video_id for video_id, source in folder.inputs().items()}
     folder.update(status="running", ended_at=None, config=config.model_dump(mode="json"))
+    for uri in known.keys() - done:
+        expect_same_masks(folder, config, known[uri])
     feed = SourceFeed(record.sources(), known=known, skip=done)
     return _execute(config, folder, record, feed, is_quiet=is_quiet)
+
+
+def expect_same_masks(folder: RunFolder, config: Config, video_id: str) -> None:
+    """Raise ManifestError where the first clip of a video was asked with masks of another kind than would be asked now.
+
+    `perturb.family: auto` is the method's own kind, which another version of heatreel may have changed.
+    """
+    journal = Journal(folder.path / "journal")
+    for clip_id in journal.clips(video_id)[:1]:
+        info, rounds = journal.info(clip_id), journal.rounds(clip_id)
+        if info is None or not rounds or rounds[0][0].bank is None:
+            continue
+        refine = config.refine
+        now = Perturb(config.perturb, refine.method, refine.prior, refine.parts).process(info).bank
+        then = rounds[0][0].bank
+        if now is not None and now.family != then.family:
+            raise ManifestError(
+                str(folder.path),
+                f"{clip_id} was asked with the masks {then.family!r}, this version would ask {now.family!r}",
+                "resume it with the version that began it, or start a new run with another --out",
+            )
 
 
 def _execute(config: Config, folder: RunFolder, record: RunRecord, feed: SourceFeed, *, is_quiet: bool) -> RunSummary:

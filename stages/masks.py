@@ -1,8 +1,8 @@
 """Masks: the families of the shared bank, and how a coarse mask is rendered in the model's geometry.
 
 A mask lives on the voxel grid (Gt, Gh, Gw) of the posterior, as uint8 (255 keeps, 0 replaces); what the Gaussian
-process sees and what is rendered are the same numbers. Rows come in pairs, a mask and its complement, after anchors
-(but for UNPAIRED families).
+process sees and what is rendered are the same numbers. After two anchors rows come one by one (UNPAIRED families,
+such as the default's) or in pairs, a mask and its complement.
 """
 
 from collections.abc import Callable
@@ -160,7 +160,7 @@ def draw_candidate(rng: np.random.Generator, grid: Grid, idx: int) -> Field:
 
 def draw_mixture(rng: np.random.Generator, grid: Grid, pair: int) -> Field:
     """Blobs, cells, static tubes and slabs in turn, so that every prefix of the bank holds them all."""
-    return MIXTURE[pair % len(MIXTURE)](rng, grid, pair)
+    return IN_TURN[pair % len(IN_TURN)](rng, grid, pair)
 
 
 def draw_occlusion(_: np.random.Generator, grid: Grid, pair: int) -> Field:
@@ -174,7 +174,7 @@ def draw_occlusion(_: np.random.Generator, grid: Grid, pair: int) -> Field:
     return _soften_time(keep)
 
 
-MIXTURE: tuple[Callable[[np.random.Generator, Grid, int], Field], ...] = (
+IN_TURN: tuple[Callable[[np.random.Generator, Grid, int], Field], ...] = (
     draw_blob,
     draw_rise,
     draw_static_blob,

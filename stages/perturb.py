@@ -20,7 +20,7 @@ MaskFamily = Literal[
 DESIGNED, STILL = "designed", "rise-single"
 # What tests the maps of methods that ask for maps.
 MIXTURE = "mixture"
-# Every method asks with the masks it was published with, unless the user names a family.
+# Every method asks with its own masks, published ones with those of their paper, unless the user names a family.
 FAMILY_OF_METHOD = {
     "gp": DESIGNED,
     "rise": "rise-single",

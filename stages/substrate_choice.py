@@ -98,8 +98,8 @@ def choose_substrate(subjects: Sequence[Subject], steps: int = STEPS) -> Choice:
 def try_substrates(subject: Subject, steps: int = STEPS) -> list[Trial]:
     """One clip under every substrate, with the masks of the first.
 
-    The default method asks with the mixture here, whose masks keep little as well as much and whole frames: they show
-    best what a substrate does besides hiding, and the rule was chosen with them (docs/benchmarks.md).
+    The default method without a prior asks with the mixture here, whose masks keep little as well as much and whole
+    frames: they show best what a substrate does besides hiding, and the rule was chosen with them (docs/benchmarks.md).
     """
     if subject.refine.method == "gp" and subject.perturb.family == "auto":
         subject = replace(subject, perturb=subject.perturb.model_copy(update={"family": MIXTURE}))

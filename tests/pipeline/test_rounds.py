@@ -10,7 +10,8 @@ from pipeline.journal import Journal
 from pipeline.results import read_explanations
 from pipeline.runner import resume
 from pipeline.verify import verify_run
-from stages.errors import ConfigError
+from stages import perturb
+from stages.errors import ConfigError, ManifestError
 
 # Most clips of the scene are known to this before the budget is spent; a black one never is.
 TOLERANCE = 0.8
@@ -72,6 +73,17 @@ def test_a_run_with_a_tolerance_says_why_each_clip_stopped_and_is_resumed_as_it_
     expect_equal(found.path, again.path)
     expect_same_tables(found.path, again.path)
     assert verify_run(again.path).is_ok
+
+
+def test_a_run_that_was_begun_with_other_masks_is_not_resumed_with_the_new_ones(tmp_path, monkeypatch):
+    scene = write_scene(tmp_path / "scene.mp4", num_frames=24)
+    found = explain(tmp_path / "run", scene, budget=32)
+    monkeypatch.setitem(perturb.FAMILY_OF_METHOD, "gp", "mixture")
+    assert resume(found.path, is_quiet=True).exit_code == 0  # whole: nothing would be asked
+    ends = [line for line in (found.path / "videos.jsonl").read_text().splitlines(True) if '"done"' not in line]
+    (found.path / "videos.jsonl").write_text("".join(ends))
+    with pytest.raises(ManifestError, match=r"the masks 'designed', this version would ask 'mixture'"):
+        resume(found.path, is_quiet=True)
 
 
 def test_a_tolerance_belongs_to_the_fingerprint_and_to_a_method_with_a_posterior():

@@ -46,6 +46,14 @@ def test_the_first_masks_are_those_of_the_pool_in_another_order_and_the_rest_as_
     assert sorted(order) == list(range(POOL)) != list(order)
 
 
+@pytest.mark.parametrize("grid", [(1, 1, 1), (1, 5, 4), (3, 5, 4)])
+def test_a_larger_bank_begins_with_a_smaller_one_also_beyond_the_pool(grid):
+    sizes = (6, 40, NUM_ANCHORS + POOL, NUM_ANCHORS + POOL + 9)
+    *smaller, largest = (build_bank(BankSpec(grid=grid, size=size, seed=5, family="designed")) for size in sizes)
+    for bank in smaller:
+        np.testing.assert_array_equal(bank, largest[: len(bank)])
+
+
 def test_rounding_on_another_machine_does_not_change_the_order(monkeypatch):
     pool = masks_of("designed", NUM_ANCHORS + POOL)
     first = greedy_order(pool, POOL)

@@ -95,7 +95,7 @@ def correlations():
         truth = (box.truth(0) - box.truth(1)).ravel()
         left = explain(before, evidence_of(before, 256)).left
         turned = replace(left, maps={0: left.maps[0][::-1, ::-1, ::-1].copy()})
-        evidence = evidence_of(box, 32)
+        evidence = evidence_of(box, 20)
         for name, given in (("none", None), ("previous", left), ("turned", turned)):
             (saliency,) = explain(box, evidence, given).maps
             found.setdefault(name, []).append(np.corrcoef(saliency.output("log_odds")[0].ravel(), truth)[0, 1])
@@ -103,8 +103,7 @@ def correlations():
 
 
 def test_the_posterior_of_the_clip_before_makes_up_for_few_evaluations(correlations):
-    """A fifth of what 32 evaluations leave unknown, at least."""
-    assert 1 - correlations["previous"] < 0.8 * (1 - correlations["none"])
+    assert correlations["previous"] > correlations["none"] + 0.1
 
 
 def test_a_wrong_map_of_the_clip_before_costs_nothing(correlations):

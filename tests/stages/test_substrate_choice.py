@@ -108,6 +108,7 @@ def test_all_substrates_are_asked_with_the_same_masks_and_each_map_is_measured_u
     assert [trial.substrate for trial in trials] == list(names)
     assert all(set(trial.insertion) == set(names) for trial in trials)
     first = trials[0].explained.evidence
+    assert [masks.bank.family for masks in first.masks if masks.bank is not None] == ["mixture"]
     for trial in trials[1:]:
         assert trial.explained.evidence.masks == first.masks
         assert not np.array_equal(trial.explained.evidence.scores[0].values, first.scores[0].values)

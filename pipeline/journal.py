@@ -84,9 +84,13 @@ class Journal:
         paths = self._video(video_id).glob("*.r0000.npz")
         return [ClipId(video_id, clip_idx) for clip_idx in sorted(int(path.name.split(".")[0]) for path in paths)]
 
+    def first(self, clip_id: ClipId) -> JournalRecord | None:
+        """The first round of a clip, or None when it is missing or damaged."""
+        return self._load(self._path(clip_id, 0, "round"))
+
     def info(self, clip_id: ClipId) -> ClipInfo | None:
         """The clip without its pixels, or None when its first round is missing or damaged."""
-        record = self._load(self._path(clip_id, 0, "round"))
+        record = self.first(clip_id)
         return None if record is None else record.info
 
     def files(self) -> Iterator[Path]:

@@ -106,9 +106,9 @@ def _resume(path: Path, *, is_quiet: bool, options: Mapping[str, object], overri
     record = RunRecord(folder)
     done = {summary.uri for summary in folder.summaries()}
     known = {source.uri: video_id for video_id, source in folder.inputs().items()}
-    folder.update(status="running", ended_at=None, config=config.model_dump(mode="json"))
     for uri in known.keys() - done:
         expect_same_masks(folder, config, known[uri])
+    folder.update(status="running", ended_at=None, config=config.model_dump(mode="json"))
     feed = SourceFeed(record.sources(), known=known, skip=done)
     return _execute(config, folder, record, feed, is_quiet=is_quiet)
 
@@ -118,15 +118,12 @@ def expect_same_masks(folder: RunFolder, config: Config, video_id: str) -> None:
 
     `perturb.family: auto` is the method's own kind, which another version of heatreel may have changed.
     """
-    journal = Journal(folder.path / "journal")
+    journal, refine = Journal(folder.path / "journal"), config.refine
+    perturb = Perturb(config.perturb, refine.method, refine.prior, refine.parts)
     for clip_id in journal.clips(video_id)[:1]:
-        info, rounds = journal.info(clip_id), journal.rounds(clip_id)
-        if info is None or not rounds or rounds[0][0].bank is None:
-            continue
-        refine = config.refine
-        now = Perturb(config.perturb, refine.method, refine.prior, refine.parts).process(info).bank
-        then = rounds[0][0].bank
-        if now is not None and now.family != then.family:
+        first = journal.first(clip_id)
+        then, now = (None, None) if first is None else (first.masks.bank, perturb.process(first.info).bank)
+        if then is not None and now is not None and then.family != now.family:
             raise ManifestError(
                 str(folder.path),
                 f"{clip_id} was asked with the masks {then.family!r}, this version would ask {now.family!r}",

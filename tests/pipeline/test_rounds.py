@@ -82,8 +82,10 @@ def test_a_run_that_was_begun_with_other_masks_is_not_resumed_with_the_new_ones(
     assert resume(found.path, is_quiet=True).exit_code == 0  # whole: nothing would be asked
     ends = [line for line in (found.path / "videos.jsonl").read_text().splitlines(True) if '"done"' not in line]
     (found.path / "videos.jsonl").write_text("".join(ends))
+    manifest = (found.path / "manifest.json").read_bytes()
     with pytest.raises(ManifestError, match=r"the masks 'designed', this version would ask 'mixture'"):
         resume(found.path, is_quiet=True)
+    assert (found.path / "manifest.json").read_bytes() == manifest
 
 
 def test_a_tolerance_belongs_to_the_fingerprint_and_to_a_method_with_a_posterior():

@@ -99,7 +99,7 @@ def planted():
         )
         truth = box.truth(0) - box.truth(1)
         priors = {"none": None, "good": truth, "mirrored": truth[::-1, ::-1, ::-1]}
-        for budget in (32, 64):
+        for budget in (16, 32, 64):
             evidence = score_clip(box.clip, Perturb(PerturbConfig(budget=budget, seed=trial)), scorer(box))
             for name, prior in priors.items():
                 given = evidence if prior is None else replace(evidence, prior=prior.astype(np.float32))
@@ -110,8 +110,7 @@ def planted():
 
 
 def test_a_good_prior_saves_at_least_half_of_the_evaluations(planted):
-    """With half of the evaluations a fourth of what is missing at most."""
-    assert 1 - planted["good", 32] < (1 - planted["none", 64]) / 4
+    assert planted["good", 16] > planted["none", 32] + 0.2
 
 
 @pytest.mark.parametrize("budget", [32, 64])
